@@ -1,0 +1,111 @@
+"""The physics steps of a round: force-field screening of the selected, DFT of the best; neither waits, both look."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from wyloop.flows.dispatch import ask_for, ask_for_screening, n_unfinished, submit_chain, submit_references
+from wyloop.flows.policy import Policy
+from wyloop.flows.select import acquisition
+from wyloop.models.crystal import Crystal
+from wyloop.models.errors import CalculatorError
+from wyloop.models.physics.dft import SUPPORTED_ELEMENTS, find_gpaw
+from wyloop.stores import calculations, candidates, materials
+from wyloop.stores.campaigns import RoundRecord
+from wyloop.stores.candidates import CandidateRecord
+from wyloop.stores.connection import Store
+from wyloop.stores.materials import MaterialRecord, material_id
+
+if TYPE_CHECKING:
+    from fireworks import LaunchPad
+
+logger = logging.getLogger(__name__)
+
+OpenLaunchPad = Callable[[], "LaunchPad"]
+
+
+class JobsUnderWayError(Exception):
+    """A step can't end yet: jobs of the round are still to finish. Not a failure; the next look goes on from here."""
+
+    def __init__(self, n_done: int, n_total: int) -> None:
+        super().__init__(f"{n_done} of {n_total} calculations finished")
+        self.n_done = n_done
+        self.n_total = n_total
+
+
+def relax_candidates(store: Store, lpad: "LaunchPad", record: RoundRecord, policy: Policy) -> dict[str, object]:
+    """Submit relaxation and phonon pre-screen of every selected candidate, once, and see whether all have finished.
+
+    Raises:
+        JobsUnderWayError: Jobs are still to finish.
+    """
+    for candidate in candidates.of_round(store, record.round_id, statuses=("selected",)):
+        submit_chain(lpad, candidate, ask_for_screening(store, candidate, (), record, policy), "screening")
+        candidates.set_status(store, [candidate.candidate_id], "dispatched", only_from=("selected",))
+    kinds = ("relaxation", "phonon")
+    identities = [
+        found.calculation_id for found in calculations.of_round(store, record.round_id) if found.kind in kinds
+    ]
+    return _finished(store, lpad, identities)
+
+
+def run_dft(store: Store, lpad: "LaunchPad", record: RoundRecord, policy: Policy) -> dict[str, object]:
+    """Promote the best relaxed candidates to DFT, with the elemental references they need; see whether all finished.
+
+    The choice is made once and recorded by the calculations asked for; without GPAW nothing is promoted.
+
+    Raises:
+        JobsUnderWayError: Jobs are still to finish.
+    """
+    if policy.n_dft == 0:
+        return {"n_promoted": 0, "reason": "no DFT asked for"}
+    try:
+        find_gpaw()
+    except CalculatorError as error:
+        return {"n_promoted": 0, "reason": str(error)}
+    asked = [found for found in calculations.of_round(store, record.round_id) if found.kind == "dft"]
+    if not asked:
+        for candidate, material in promoted(store, record, policy):
+            _ask_for_dft(store, candidate, material.crystal, record, policy)
+        asked = [found for found in calculations.of_round(store, record.round_id) if found.kind == "dft"]
+    elements = sorted({element for found in asked for element in found.inputs[0].amounts})
+    identities = submit_references(store, lpad, elements, policy.dft_protocol, record)
+    for found in asked:
+        if found.candidate_id is not None:
+            candidate = candidates.candidate(store, found.candidate_id)
+            submit_chain(lpad, candidate, {"dft": found.calculation_id}, policy.dft_protocol)
+    identities += [found.calculation_id for found in asked]
+    return {"n_promoted": len(asked), **_finished(store, lpad, identities)}
+
+
+def promoted(store: Store, record: RoundRecord, policy: Policy) -> list[tuple[CandidateRecord, MaterialRecord]]:
+    """Choose the candidates that go to DFT: on target and near the hull by the force field, small, best score first."""
+    chosen: list[tuple[float, CandidateRecord, MaterialRecord]] = []
+    for candidate in candidates.of_round(store, record.round_id, statuses=("validated",)):
+        material = materials.material(store, material_id(candidate.gene.fingerprint))
+        fits = candidate.gene.nsites <= policy.max_nsites_dft and SUPPORTED_ELEMENTS.issuperset(candidate.gene.elements)
+        if fits and material.band_gap is None:
+            is_stable = material.phonon_verdict is not None and not material.phonon_verdict.startswith("unstable")
+            score = acquisition(candidate) * (1.0 if is_stable else 0.5)
+            chosen.append((score, candidate, material))
+    chosen.sort(key=lambda entry: (-entry[0], entry[1].candidate_id))
+    return [(candidate, material) for _, candidate, material in chosen[: policy.n_dft]]
+
+
+def _ask_for_dft(
+    store: Store, candidate: CandidateRecord, crystal: Crystal, record: RoundRecord, policy: Policy
+) -> str:
+    identity, subject = candidate.candidate_id, str(candidate.gene)
+    return ask_for(store, "dft", subject, policy.dft_protocol, record, candidate_id=identity, inputs=(crystal,))
+
+
+def _finished(store: Store, lpad: "LaunchPad", calculation_ids: list[str]) -> dict[str, object]:
+    unfinished = n_unfinished(store, lpad, calculation_ids)
+    if unfinished:
+        raise JobsUnderWayError(len(calculation_ids) - unfinished, len(calculation_ids))
+    records = calculations.of_ids(store, calculation_ids)
+    return {
+        "n_calculations": len(records),
+        "n_failed": sum(found.status == "failed" for found in records),
+        "core_seconds": sum(found.core_seconds or 0.0 for found in records),
+    }

@@ -1,0 +1,131 @@
+"""What a round came to: the funnel, the best materials, a summary; for the database, Prefect and the terminal."""
+
+from dataclasses import dataclass
+
+from wyloop.flows.policy import Policy
+from wyloop.models.screening.funnel import SCREENS
+from wyloop.stores import calculations, candidates, materials
+from wyloop.stores.campaigns import CampaignRecord, RoundRecord
+from wyloop.stores.connection import Store
+from wyloop.stores.materials import MaterialRecord
+
+N_BEST = 10
+
+
+@dataclass(frozen=True)
+class FunnelRow:
+    """One stage of a round and how many candidates reached it."""
+
+    stage: str
+    n_candidates: int
+    note: str = ""
+
+
+def funnel(store: Store, record: RoundRecord, policy: Policy) -> list[FunnelRow]:
+    """Count how many candidates of a round got how far; each row counts those that passed all rows above too."""
+    everyone = candidates.of_round(store, record.round_id)
+    rows = [FunnelRow("generated", len(everyone), "distinct valid genes, none seen before")]
+    left = everyone
+    for screen in SCREENS:
+        alone = sum(_passes(candidate, screen) for candidate in everyone)
+        if screen in policy.screening.binding:
+            left = [candidate for candidate in left if _passes(candidate, screen)]
+            rows.append(FunnelRow(screen.replace("_", " "), len(left), f"{alone} pass this screen alone"))
+        else:
+            rows.append(FunnelRow(f"({screen.replace('_', ' ')})", len(left), f"not binding; {alone} would pass"))
+    done = [found for found in calculations.of_round(store, record.round_id) if found.status == "completed"]
+    of_kind = {kind: sum(found.kind == kind and not found.problems for found in done) for kind in ("relaxation", "dft")}
+    relaxed = materials.materials(store, campaign_id=record.campaign_id, round_number=record.number)
+    return [
+        *rows,
+        FunnelRow("selected and built in 3D", sum(found.rank is not None for found in everyone)),
+        FunnelRow("relaxed", of_kind["relaxation"], "force field, space group kept, guards passed"),
+        FunnelRow("near the hull", sum(found.is_validated for found in relaxed), f"<= {policy.hull_cutoff} eV/atom"),
+        FunnelRow("computed by DFT", of_kind["dft"]),
+        FunnelRow("on target, all calculated", sum(found.meets_target for found in relaxed)),
+    ]
+
+
+def _passes(candidate: candidates.CandidateRecord, screen: str) -> bool:
+    return any(verdict.screen == screen and verdict.passed for verdict in candidate.verdicts)
+
+
+def best_materials(
+    store: Store, campaign: CampaignRecord, *, round_number: int | None = None, limit: int = N_BEST
+) -> list[MaterialRecord]:
+    """Return the best materials of a campaign: on target first, then those computed by DFT, then nearest the hull."""
+    found = materials.materials(store, campaign_id=campaign.campaign_id, round_number=round_number)
+    good = [material for material in found if material.is_validated]
+
+    def order(material: MaterialRecord) -> tuple[bool, bool, float, str]:
+        hull = material.energy_above_hull if material.energy_above_hull is not None else float("inf")
+        return not material.meets_target, material.band_gap is None, hull, material.material_id
+
+    return sorted(good, key=order)[:limit]
+
+
+def summarize(store: Store, campaign: CampaignRecord, record: RoundRecord) -> dict[str, object]:
+    """Return a round's summary, ready for JSON: funnel, numbers of each step, best materials by id."""
+    policy = Policy.model_validate(campaign.settings)
+    spent = sum(found.core_seconds or 0.0 for found in calculations.of_round(store, record.round_id))
+    return {
+        "round_number": record.number,
+        "model_id": record.model_id,
+        "funnel": [
+            {"stage": row.stage, "n": row.n_candidates, "note": row.note} for row in funnel(store, record, policy)
+        ],
+        "best_materials": [m.material_id for m in best_materials(store, campaign, round_number=record.number)],
+        "core_seconds": spent,
+    }
+
+
+MATERIAL_COLUMNS = ("formula", "space group", "E_f pred", "E_f", "E_hull", "gap pred", "gap DFT", "E_f DFT", "phonons")
+"""Energies in eV/atom, gaps in eV."""
+
+
+def material_row(store: Store, material: MaterialRecord) -> dict[str, str]:
+    """Return one row of the table of best materials, under `MATERIAL_COLUMNS`."""
+    prediction = None
+    if material.candidate_id is not None:
+        prediction = candidates.candidate(store, material.candidate_id).prediction
+    return {
+        "formula": material.formula_pretty,
+        "space group": str(material.space_group_number),
+        "E_f pred": _number(prediction.formation_energy_per_atom if prediction else None),
+        "E_f": _number(material.formation_energy_per_atom),
+        "E_hull": _number(material.energy_above_hull, 3),
+        "gap pred": _number(prediction.band_gap if prediction else None),
+        "gap DFT": _number(material.band_gap),
+        "E_f DFT": _number(material.dft_formation_energy_per_atom),
+        "phonons": (material.phonon_verdict or "-").split(" (")[0],
+    }
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def publish(store: Store, campaign: CampaignRecord, record: RoundRecord, summary: dict[str, object]) -> None:
+    """Show a round in Prefect's UI: funnel, best materials and a summary as artifacts of the running task."""
+    # Prefect costs 2.4 s to import: only flows that run on it pay.
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    key = record.round_id.lower()
+    policy = Policy.model_validate(campaign.settings)
+    rows = funnel(store, record, policy)
+    table = [{"stage": row.stage, "candidates": row.n_candidates, "note": row.note} for row in rows]
+    create_table_artifact(table, key=f"funnel-{key}", description=f"Funnel of round {record.number}")
+    best = best_materials(store, campaign)
+    create_table_artifact(
+        [material_row(store, material) | {"candidate": material.candidate_id or ""} for material in best],
+        key=f"best-materials-{key}",
+        description=f"Best materials after round {record.number}; energies in eV/atom, gaps in eV",
+    )
+    create_markdown_artifact(
+        f"# Round {record.number} of {campaign.name}\n\n"
+        f"{rows[0].n_candidates} candidates generated by model `{record.model_id}`, "
+        f"{rows[-1].n_candidates} materials meet every condition of the target by calculated values.\n\n"
+        f"Spent {summary['core_seconds']:.0f} core-seconds. Any candidate's story: `wyloop candidate show ID`.\n",
+        key=f"summary-{key}",
+        description=f"Summary of round {record.number}",
+    )

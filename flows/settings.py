@@ -1,0 +1,19 @@
+"""Settings of the flows floor: where the LaunchPad is, and the policy that a new campaign starts with."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Flow settings, from `WYLOOP_FLOWS_*` and the `[flows]` table of `wyloop.toml`."""
+
+    model_config = SettingsConfigDict(env_prefix="WYLOOP_FLOWS_", extra="forbid")
+
+    launchpad_database: str = "wyloop_fireworks"
+    """Name of the FireWorks database, on the same MongoDB as the stores."""
+    run_folder: Path | None = None
+    """Where workers keep the scratch files of their jobs; a temporary folder if not given."""
+    lease_seconds: float = Field(default=900.0, gt=0)
+    """How long one owner may advance a campaign before others may take over, s."""

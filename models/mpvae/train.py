@@ -1,0 +1,302 @@
+"""Training: data, network, optimiser, loop. Deterministic by seed, resumable from the last whole epoch."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wyloop.models.errors import ModelError
+from wyloop.models.mpvae.checkpoint import Checkpoint, new_network
+from wyloop.models.mpvae.config import TrainingConfig
+from wyloop.models.mpvae.data import Batch, Dataset, TrainingRow, batches, dataset, random_images, split, substituted
+from wyloop.models.mpvae.evaluate import calibrate, evaluate_dataset, fit_prior
+from wyloop.models.mpvae.losses import losses
+from wyloop.models.mpvae.network import MPVAE
+from wyloop.models.mpvae.run_state import RunState, load_state, save_state
+
+logger = logging.getLogger(__name__)
+
+WARM_UP = 0.05
+GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch did. Losses are means over the training batches."""
+
+    epoch: int
+    n_epochs: int
+    loss: float
+    reconstruction: float
+    """Nats per crystal."""
+    kl: float
+    """Nats per crystal."""
+    properties: float
+    score: float
+    """What early stopping watches, smaller is better; NaN without validation rows."""
+    validation: dict[str, float]
+    seconds: float
+
+
+def train(
+    rows: Sequence[TrainingRow],
+    config: TrainingConfig,
+    *,
+    initial: Checkpoint | None = None,
+    run_folder: Path | None = None,
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+) -> Checkpoint:
+    """Train on rows, or fine-tune a checkpoint on them.
+
+    The validated weights are a running average; those of the best epoch are kept, or the initial ones if no epoch was
+    better (the card says so as `kept`). With a run folder, every whole epoch is stored there, and the same call goes on
+    after the last one and ends as if it had never been interrupted.
+
+    Args:
+        rows: Training rows; validation rows are drawn among them by formula.
+        config: Settings. A checkpoint given as `initial` brings its own network sizes.
+        initial: Start from these weights, scales and prior instead of fresh ones.
+        run_folder: Where the state after each epoch is kept.
+        on_epoch: Called after each epoch, also once for each epoch already in the run folder.
+
+    Raises:
+        ModelError: No usable rows, a bad label, an unknown element, a run folder of another run, or a diverged loss.
+    """
+    started = time.perf_counter()
+    data = dataset(rows, max_orbits=config.max_orbits)
+    training_rows, validation_rows = split(data, config.validation_fraction, config.seed)
+    training = data.take(training_rows)
+    validation = data.take(validation_rows) if len(validation_rows) else None
+    with torch.random.fork_rng(devices=[]):
+        network = _network(config, initial, training)
+        run = _Run(config, training, validation, network)
+        state = run.resume(run_folder, _identity(data, config, initial))
+        for metrics in state.history:
+            _report(EpochMetrics(**metrics), on_epoch)
+        while state.epoch < config.n_epochs and state.epoch - state.best_epoch < config.patience:
+            metrics_now = run.epoch(state)
+            if run_folder is not None:
+                save_state(run_folder, state, run.optimiser)
+            _report(metrics_now, on_epoch)
+        network.load_state_dict(state.best)
+        network.eval()
+        if initial is None:
+            fit_prior(network, training, config.seed)
+        calibrate(network, validation or training)
+    card = _card(config, data, training, validation, state, network, time.perf_counter() - started)
+    if initial is not None:
+        card["initial"] = {"data": initial.card.get("data"), "code_version": initial.card.get("code_version")}
+    return Checkpoint({k: v.clone() for k, v in network.state_dict().items()}, network.config, card)
+
+
+@dataclass(frozen=True)
+class _EpochData:
+    """What one epoch trains on."""
+
+    shown: Batch
+    target: Batch
+    labels: Tensor
+    n_orbits: NDArray[np.int64]
+
+
+class _Run:
+    """The live parts of one run: network, optimiser, data in memory."""
+
+    def __init__(self, config: TrainingConfig, training: Dataset, validation: Dataset | None, network: MPVAE) -> None:
+        self.config, self.training, self.validation, self.network = config, training, validation, network
+        self.optimiser = torch.optim.AdamW(
+            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+        )
+        self.anchor = [p.detach().clone() for p in network.parameters()] if config.anchor_weight else []
+
+    def resume(self, run_folder: Path | None, identity: str) -> RunState:
+        """Return the state stored in the run folder, or the one before the first epoch."""
+        state = load_state(run_folder, identity, self.optimiser) if run_folder is not None else None
+        if state is not None:
+            logger.info("resuming after epoch %d/%d", state.epoch, self.config.n_epochs)
+            return state
+        weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        best_score, first = math.inf, {}
+        if self.validation is not None:
+            first = evaluate_dataset(self.network, self.validation)
+            best_score = score(first)
+        return RunState(identity, 0, 0, best_score, first, weights, dict(weights), dict(weights), [])
+
+    def epoch(self, state: RunState) -> EpochMetrics:
+        """Train one epoch, validate the average, and move the state on."""
+        started = time.perf_counter()
+        # Each epoch has its own stream of random numbers, so that a resumed run repeats it.
+        rng = np.random.default_rng((self.config.seed, state.epoch))
+        torch.manual_seed(int(rng.integers(2**62)))
+        data = self._epoch_data(rng)
+        chunks = list(batches(data.n_orbits, self.config.batch_size, rng))
+        sums = np.zeros(4)
+        self.network.load_state_dict(state.weights)
+        self.network.train()
+        for index, rows in enumerate(chunks):
+            sums += self._step(rows, data, state.epoch * len(chunks) + index, len(chunks), state)
+        sums /= len(chunks)
+        if not np.isfinite(sums).all():
+            raise ModelError(f"the loss diverged in epoch {state.epoch + 1}; try a smaller learning_rate")
+        state.weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        validation, value = self._validate(state)
+        metrics = EpochMetrics(
+            state.epoch + 1,
+            self.config.n_epochs,
+            float(sums[0]),
+            float(sums[1]),
+            float(sums[2]),
+            float(sums[3]),
+            value,
+            validation,
+            time.perf_counter() - started,
+        )
+        state.epoch += 1
+        if math.isnan(value) or value < state.best_score:
+            state.best_score = value if not math.isnan(value) else math.inf
+            state.best_epoch, state.best = state.epoch, dict(state.average)
+        state.history.append(asdict(metrics))
+        return metrics
+
+    def _epoch_data(self, rng: np.random.Generator) -> "_EpochData":
+        data = self.training
+        n_extra = int(self.config.substitution_share * len(data))
+        if n_extra:
+            chosen = rng.choice(len(data), n_extra, replace=n_extra > len(data))
+            data = data.with_unlabelled(substituted(data.genes.take(chosen), rng))
+        shown = random_images(data.genes, rng) if self.config.augment else data.genes
+        return _EpochData(Batch.of(shown), Batch.of(data.genes), torch.from_numpy(data.labels), data.genes.n_orbits)
+
+    def _step(self, rows: NDArray[Any], data: "_EpochData", step: int, n_batches: int, state: RunState) -> NDArray[Any]:
+        config = self.config
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.learning_rate * _schedule(step, n_batches * config.n_epochs)
+        longest = int(data.n_orbits[rows].max())
+        terms = losses(
+            self.network,
+            _take(data.shown, rows, longest),
+            _take(data.target, rows, longest),
+            data.labels[rows],
+            config,
+        )
+        total = terms.total
+        if self.anchor:
+            total = total + config.anchor_weight * _distance(self.network, self.anchor)
+        self.optimiser.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        self.optimiser.step()
+        decay = min(config.average_decay, (step + 1) / (step + 10))
+        with torch.no_grad():
+            names, parameters = zip(*self.network.named_parameters(), strict=True)
+            # Not in place: the best epoch's average is the same tensors.
+            mixed = torch._foreach_lerp([state.average[name] for name in names], parameters, 1 - decay)
+            state.average |= dict(zip(names, mixed, strict=True))
+        return np.array([float(x.detach()) for x in (total, terms.reconstruction, terms.kl, terms.properties)])
+
+    def _validate(self, state: RunState) -> tuple[dict[str, float], float]:
+        if self.validation is None:
+            return {}, math.nan
+        self.network.load_state_dict(state.average)
+        self.network.eval()
+        metrics = evaluate_dataset(self.network, self.validation)
+        return metrics, score(metrics)
+
+
+def score(metrics: dict[str, float]) -> float:
+    """Reduce validation metrics to one number, smaller is better: errors in eV plus the share not reconstructed."""
+    parts = (
+        metrics.get("formation_energy_mae", 0.0),
+        0.5 * metrics.get("band_gap_mae", 0.0),
+        0.1 * (1 - metrics["exact_reconstruction"]),
+    )
+    return sum(part for part in parts if not math.isnan(part))
+
+
+def _network(config: TrainingConfig, initial: Checkpoint | None, training: Dataset) -> MPVAE:
+    if initial is not None:
+        network = new_network(initial.config)
+        network.load_state_dict(dict(initial.weights))
+        return network
+    network = new_network(config.network, config.seed)
+    energy, gap, _, volume = training.labels.T
+    for index, values in enumerate((energy, np.where(gap > 0, gap, np.nan), np.log(volume))):
+        known = values[~np.isnan(values)]
+        if len(known) > 1 and known.std() > 0:
+            network.label_mean[index], network.label_std[index] = float(known.mean()), float(known.std())
+    return network
+
+
+def _take(batch: Batch, rows: NDArray[Any], longest: int) -> Batch:
+    return Batch(batch.space_group[rows], batch.element[rows, :longest], batch.letter[rows, :longest])
+
+
+def _schedule(step: int, n_steps: int) -> float:
+    """Factor of the learning rate: a linear rise, then a cosine down to 2 %."""
+    rise = max(1, int(WARM_UP * n_steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, n_steps - rise)))
+
+
+def _distance(network: MPVAE, anchor: list[Tensor]) -> Tensor:
+    """Squared distance of the trained weights from where they began."""
+    return torch.stack([(p - a).square().sum() for p, a in zip(network.parameters(), anchor, strict=True)]).sum()
+
+
+def _report(metrics: EpochMetrics, on_epoch: Callable[[EpochMetrics], None] | None) -> None:
+    logger.info(
+        "trained epoch %d/%d, loss %.4f, score %.4f", metrics.epoch, metrics.n_epochs, metrics.loss, metrics.score
+    )
+    if on_epoch is not None:
+        on_epoch(metrics)
+
+
+def _identity(data: Dataset, config: TrainingConfig, initial: Checkpoint | None) -> str:
+    parts = [data.digest, config.model_dump_json()]
+    if initial is not None:
+        parts += [f"{name}:{tensor.double().sum().item()!r}" for name, tensor in sorted(initial.weights.items())]
+    return "|".join(parts)
+
+
+def _card(
+    config: TrainingConfig,
+    data: Dataset,
+    training: Dataset,
+    validation: Dataset | None,
+    state: RunState,
+    network: MPVAE,
+    seconds: float,
+) -> dict[str, Any]:
+    config = replace_network(config, network)
+    after = evaluate_dataset(network, validation) if validation is not None else {}
+    return {
+        "model": "MPVAE",
+        "data": {"sha256": data.digest, "n_rows": len(data)},
+        "split": {
+            "by": "formula, drawn by seed",
+            "n_training": len(training),
+            "n_validation": len(data) - len(training),
+        },
+        "metrics": {"validation": after, "validation_before": state.first, "n_epochs": state.epoch},
+        "kept": f"epoch {state.best_epoch}" if state.best_epoch else "initial weights: no epoch was better",
+        "n_parameters": sum(p.numel() for p in network.parameters()),
+        "seed": config.seed,
+        "config": config.model_dump(),
+        "code_version": version("wyloop"),
+        "wall_time_s": round(seconds, 1),
+    }
+
+
+def replace_network(config: TrainingConfig, network: MPVAE) -> TrainingConfig:
+    """Return the settings with the sizes of the network that was really trained."""
+    return config.model_copy(update={"network": network.config})

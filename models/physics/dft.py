@@ -1,0 +1,291 @@
+"""Density functional theory with GPAW: PBE, plane waves; relaxation, energy and band gap of small cells.
+
+GPAW of this Python environment runs in this process, Debian's (`gpaw python`) as another one; gpaw_runner.py holds
+what both run.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from wyloop.models.crystal import Crystal
+from wyloop.models.errors import CalculatorError
+from wyloop.models.physics.calculators import CHGNET_ELEMENTS, UnsupportedElementsError
+from wyloop.models.physics.references import elemental_crystal
+from wyloop.models.wyckoff.encode import standardize
+
+REMEDY = "install it with `pip install gpaw gpaw-data` (see models/physics/gpaw_siteconfig.py) or `apt install gpaw`"
+UNSUPPORTED = frozenset({"Tc", "Po", "At", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu"})
+"""Elements without a PAW dataset in gpaw-data 1.2.1. Debian's has no lanthanides either; its GPAW then says so."""
+SUPPORTED_ELEMENTS = CHGNET_ELEMENTS - UNSUPPORTED
+
+# Initial moments, Bohr magnetons, of elements that make a calculation spin-polarised; ferromagnetic starts only.
+# High-spin atoms' moments, rounded down to what their solids keep.
+INITIAL_MOMENTS = {
+    "V": 1.0, "Cr": 3.0, "Mn": 4.0, "Fe": 3.0, "Co": 2.0, "Ni": 1.0,
+    "Ce": 1.0, "Pr": 2.0, "Nd": 3.0, "Pm": 4.0, "Sm": 5.0, "Eu": 7.0, "Gd": 7.0,
+    "Tb": 6.0, "Dy": 5.0, "Ho": 4.0, "Er": 3.0, "Tm": 2.0,
+}  # fmt: skip
+# Published PBE bond lengths, Å, of the elements whose reference is the molecule in a box.
+# Source: Paier, Hirschl, Marsman and Kresse, J. Chem. Phys. 122, 234102 (2005), doi:10.1063/1.1926272, table V.
+MOLECULES = {"H": 0.751, "N": 1.103, "O": 1.218, "F": 1.418, "Cl": 1.999}
+MOLECULE_BOX = (6.0, 6.5, 8.0)  # Å, bond along the last
+
+
+@dataclass(frozen=True)
+class DFTSettings:
+    """Settings of a GPAW calculation; energies of one hull need the same ones."""
+
+    cutoff: float = 400.0
+    """Plane-wave cutoff, eV."""
+    kpoint_density: float = 2.5
+    """k-points per Å^-1 of reciprocal lattice (including 2 pi); the mesh always includes Gamma."""
+    smearing: float = 0.05
+    """Width of the Fermi-Dirac distribution, eV."""
+    energy_tolerance: float = 2e-4
+    """eV per valence electron."""
+    density_tolerance: float = 5e-4
+    """Electrons per valence electron."""
+    max_force: float = 0.05
+    """eV/Å, where shape and positions relax."""
+    max_steps: int = 8
+    """Steps for shape and positions after the volume's."""
+    time_limit: float = 300.0
+    """Wall time of one calculation, s."""
+    setups: Mapping[str, str] = field(
+        default_factory=lambda: {"Mg": "2", "Ni": "10", "Rh": "9", "Pd": "10", "Ag": "11", "Ir": "9", "Pt": "10"}
+    )
+    """PAW datasets other than the default: without the semicore states that need a higher cutoff."""
+
+
+@dataclass(frozen=True)
+class DFTResult:
+    """A GPAW calculation of a relaxed crystal."""
+
+    crystal: Crystal
+    energy_per_atom: float
+    """eV/atom, relative to GPAW's atoms; only differences at equal settings mean something."""
+    band_gap: float
+    """eV; 0.0 for a metal. PBE, between the eigenvalues on the k-point mesh."""
+    is_direct: bool
+    is_metal: bool
+    max_force: float
+    """Largest force on an atom, eV/Å."""
+    max_stress: float
+    """Largest stress component, GPa, the error of the finite cutoff at the energy's minimum taken off."""
+    kpoint_mesh: tuple[int, int, int]
+    """Mesh that includes Gamma."""
+    n_kpoints: int
+    """Irreducible k-points."""
+    cutoff: float
+    """eV."""
+    spin_polarized: bool
+    magnetic_moment: float
+    """Bohr magnetons per cell."""
+    converged: bool
+    """Whether the relaxation reached the force wanted within its steps."""
+    wall_time: float
+    """Seconds."""
+
+
+@dataclass(frozen=True)
+class GPAWInstallation:
+    """Where GPAW is: in this Python environment, or a command that starts a Python which has it."""
+
+    kind: Literal["environment", "external"]
+    command: tuple[str, ...] = ()
+
+
+def find_gpaw() -> GPAWInstallation:
+    """Return the GPAW to use: this environment's, else one on the PATH.
+
+    Raises:
+        CalculatorError: There is none.
+    """
+    if find_spec("gpaw") is not None:
+        return GPAWInstallation("environment")
+    executable = shutil.which("gpaw")
+    if executable is None:
+        raise CalculatorError(f"GPAW is neither in this Python environment nor on the PATH; {REMEDY}")
+    return GPAWInstallation("external", (executable, "python"))
+
+
+def dft_relax_and_static(
+    crystal: Crystal,
+    settings: DFTSettings | None = None,
+    *,
+    log: Path | None = None,
+    gpaw: GPAWInstallation | None = None,
+) -> DFTResult:
+    """Relax a crystal within its space group and return energy and band gap at the end.
+
+    The volume follows the minimum of the energy, shape and positions the forces and the stress.
+
+    Args:
+        crystal: Any cell, best relaxed with a force field before.
+        settings: Defaults to `DFTSettings()`.
+        log: GPAW's text output; nowhere by default.
+        gpaw: Defaults to what `find_gpaw` finds.
+
+    Raises:
+        CalculatorError: GPAW is missing, does not converge or takes too long.
+        UnsupportedElementsError: GPAW has no PAW dataset of an element.
+    """
+    check_dft_elements(crystal.species)
+    settings, began = settings or DFTSettings(), time.monotonic()
+    result = _calculate(standardize(crystal), settings, "full", log, gpaw)
+    return _result(result, settings, time.monotonic() - began)
+
+
+def dft_reference_energy(
+    element: str,
+    settings: DFTSettings | None = None,
+    *,
+    log: Path | None = None,
+    gpaw: GPAWInstallation | None = None,
+) -> float:
+    """Return the energy of an element's reference state at these settings, eV/atom.
+
+    H2, N2, O2, F2 and Cl2 are molecules at the published PBE bond length, O2 spin-polarised; Mn is the ferromagnetic
+    face-centred solid instead of alpha-Mn with its 29 atoms; every other element is its crystal from
+    `elemental_crystal`, its volume relaxed.
+
+    Raises:
+        CalculatorError: As for `dft_relax_and_static`.
+    """
+    check_dft_elements([element])
+    settings = settings or DFTSettings()
+    if element in MOLECULES:
+        return float(_calculate(_molecule(element), settings, "none", log, gpaw)["energy_per_atom"])
+    crystal = _GAMMA_MANGANESE if element == "Mn" else elemental_crystal(element)
+    return float(_calculate(crystal, settings, "volume", log, gpaw)["energy_per_atom"])
+
+
+def check_dft_elements(elements: Iterable[str]) -> None:
+    """Check that there is a PAW dataset for every element.
+
+    Raises:
+        UnsupportedElementsError: There is none.
+    """
+    missing = sorted(set(elements) - SUPPORTED_ELEMENTS)
+    if missing:
+        raise UnsupportedElementsError(f"GPAW has no PAW dataset of {', '.join(missing)}; leave the element out")
+
+
+_GAMMA_MANGANESE = Crystal(3.60 / 2 * (np.ones((3, 3)) - np.eye(3)), ("Mn",), np.zeros((1, 3)))
+
+
+def _molecule(element: str) -> Crystal:
+    x, y, z = MOLECULE_BOX
+    positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, MOLECULES[element] / z]])
+    return Crystal(np.diag([x, y, z]), (element, element), positions)
+
+
+def _calculate(
+    crystal: Crystal, settings: DFTSettings, relax: str, log: Path | None, gpaw: GPAWInstallation | None
+) -> dict[str, Any]:
+    gpaw = gpaw or find_gpaw()
+    is_molecule = relax == "none"
+    job = {
+        "lattice": crystal.lattice.tolist(),
+        "species": list(crystal.species),
+        "frac_coords": crystal.frac_coords.tolist(),
+        "settings": {**asdict(settings), "setups": dict(settings.setups)},
+        "relax": relax,
+        "is_molecule": is_molecule,
+        "magnetic_moments": _initial_moments(crystal, is_molecule=is_molecule),
+        "log": str(log or os.devnull),
+        "time_limit": settings.time_limit,
+    }
+    formula = "".join(f"{element}{n if n > 1 else ''}" for element, n in crystal.amounts.items())
+    return _run_here(job, formula) if gpaw.kind == "environment" else _run_outside(job, gpaw.command, formula)
+
+
+def _initial_moments(crystal: Crystal, *, is_molecule: bool) -> list[float] | None:
+    if is_molecule:
+        return [1.0, 1.0] if crystal.species[0] == "O" else None
+    moments = [INITIAL_MOMENTS.get(element, 0.0) for element in crystal.species]
+    return moments if any(moments) else None
+
+
+def _run_here(job: dict[str, Any], formula: str) -> dict[str, Any]:
+    # ASE's optimisers and GPAW take a second to import.
+    from wyloop.models.physics import gpaw_runner
+
+    try:
+        with threadpool_limits(1):
+            return gpaw_runner.run(job)
+    except gpaw_runner.TimeLimitError as error:
+        raise _time_limit_error(job, formula) from error
+    except Exception as error:  # noqa: BLE001  # GPAW raises its own, numpy's and builtin errors; none may pass
+        raise CalculatorError(f"GPAW failed on {formula}: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _run_outside(job: dict[str, Any], command: tuple[str, ...], formula: str) -> dict[str, Any]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    script = str(Path(__file__).with_name("gpaw_runner.py"))
+    with tempfile.TemporaryDirectory(prefix="wyloop-gpaw-") as folder:
+        job_path, result_path = Path(folder) / "job.json", Path(folder) / "result.json"
+        job_path.write_text(json.dumps(job), encoding="utf-8")
+        try:
+            finished = subprocess.run(
+                [*command, script, str(job_path), str(result_path)],
+                env=environment,
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=job["time_limit"] + 30,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise _time_limit_error(job, formula) from error
+        if not result_path.exists():
+            tail = (finished.stderr.strip().splitlines() or ["no output"])[-1]
+            raise CalculatorError(f"GPAW ({' '.join(command)}) ended with {finished.returncode} on {formula}: {tail}")
+        result: dict[str, Any] = json.loads(result_path.read_text(encoding="utf-8"))
+    if result.get("error") == "time limit":
+        raise _time_limit_error(job, formula)
+    if "error" in result:
+        raise CalculatorError(f"GPAW failed on {formula}: {result['error']}")
+    return result
+
+
+def _time_limit_error(job: dict[str, Any], formula: str) -> CalculatorError:
+    return CalculatorError(
+        f"GPAW on {formula} took longer than {job['time_limit']:.0f} s; raise the time limit or lower the cutoff"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def _result(result: dict[str, Any], settings: DFTSettings, wall_time: float) -> DFTResult:
+    mesh = result["kpoint_mesh"]
+    return DFTResult(
+        crystal=Crystal(np.array(result["lattice"]), tuple(result["species"]), np.array(result["frac_coords"])),
+        energy_per_atom=result["energy_per_atom"],
+        band_gap=result["band_gap"],
+        is_direct=result["is_direct"],
+        is_metal=result["band_gap"] == 0.0,
+        max_force=result["max_force"],
+        max_stress=result["max_stress"],
+        kpoint_mesh=(mesh[0], mesh[1], mesh[2]),
+        n_kpoints=result["n_kpoints"],
+        cutoff=settings.cutoff,
+        spin_polarized=result["spin_polarized"],
+        magnetic_moment=result["magnetic_moment"],
+        converged=result["is_converged"],
+        wall_time=wall_time,
+    )

@@ -1,0 +1,139 @@
+"""Phonons at Gamma by finite displacements with phonopy; with a force field they are a pre-screen only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from numpy.typing import NDArray
+
+from wyloop.models.crystal import Crystal
+from wyloop.models.errors import CalculatorError
+from wyloop.models.physics.calculators import DEFAULT_CALCULATOR, calculator, check_elements, one_thread
+from wyloop.models.wyckoff.encode import standardize
+
+N_ACOUSTIC = 3
+LENGTH_STEP = 0.5  # Å
+
+
+@dataclass(frozen=True)
+class PhononSettings:
+    """Settings of a calculation of Gamma phonons."""
+
+    calculator: str = DEFAULT_CALCULATOR
+    displacement: float = 0.02
+    """Å."""
+    min_supercell_length: float = 8.0
+    """Shortest perpendicular width of the supercell, Å; 0 displaces the primitive cell itself."""
+    max_atoms: int = 128
+    """Repeats are lowered until the supercell has at most so many atoms."""
+    tolerance: float = 0.3
+    """THz. A frequency below minus this is imaginary: finite displacements and float32 forces of a relaxed cell leave
+    up to 0.1 THz, a residual force of 0.05 eV/Å a little more."""
+
+
+@dataclass(frozen=True)
+class GammaPhonons:
+    """Phonons of the primitive cell at Gamma; imaginary frequencies are negative."""
+
+    frequencies: NDArray[np.float64]
+    """All branches in ascending order, shape (3 * nsites,), THz."""
+    lowest_optical_frequency: float
+    """THz; nan for a cell of one atom, which has no optical branch."""
+    lowest_frequency: float
+    """Lowest of all branches, THz."""
+    tolerance: float
+    """THz."""
+    is_stable: bool
+    """Whether no frequency is below minus the tolerance."""
+    is_prescreen: bool
+    """Whether the forces came from a force field, whose verdict counts only as a pre-screen."""
+    supercell: tuple[int, int, int]
+    """Repeats of the standard primitive cell."""
+    n_displacements: int
+
+
+def gamma_phonons(
+    crystal: Crystal, settings: PhononSettings | None = None, ase_calculator: Calculator | None = None
+) -> GammaPhonons:
+    """Calculate the phonons at Gamma of a relaxed crystal.
+
+    Displacements are reduced by symmetry, the acoustic sum rule is imposed on the force constants. No splitting of
+    longitudinal and transverse modes: that needs Born charges.
+
+    Args:
+        crystal: Any cell of a relaxed crystal.
+        settings: Defaults to `PhononSettings()`.
+        ase_calculator: Forces to use instead of the settings' calculator's, for example DFT's; the result is then no
+            pre-screen.
+
+    Raises:
+        CalculatorError: The calculator is missing, does not know an element, or fails.
+    """
+    from phonopy import Phonopy  # a second to import
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    settings = settings or PhononSettings()
+    is_prescreen = ase_calculator is None
+    if ase_calculator is None:
+        check_elements(settings.calculator, crystal.species)
+        ase_calculator = calculator(settings.calculator)
+    primitive = standardize(crystal)
+    supercell = _supercell(primitive, settings)
+    phonopy = Phonopy(
+        PhonopyAtoms(symbols=primitive.species, cell=primitive.lattice, scaled_positions=primitive.frac_coords),
+        supercell_matrix=np.diag(supercell),
+        primitive_matrix=np.eye(3),
+        log_level=0,
+    )
+    phonopy.generate_displacements(distance=settings.displacement)
+    cells = phonopy.supercells_with_displacements
+    phonopy.forces = np.array([_forces(cell, ase_calculator) for cell in cells])
+    phonopy.produce_force_constants()
+    phonopy.symmetrize_force_constants()
+    phonopy.run_qpoints([[0.0, 0.0, 0.0]])
+    return _result(np.sort(phonopy.qpoints.frequencies[0]), settings.tolerance, is_prescreen, supercell, len(cells))
+
+
+def _supercell(primitive: Crystal, settings: PhononSettings) -> tuple[int, int, int]:
+    widths = 1 / np.linalg.norm(np.linalg.inv(primitive.lattice), axis=0)  # Å, between opposite faces
+    length = settings.min_supercell_length
+    while True:
+        # Equal widths get equal repeats, so that the supercell keeps the point group.
+        repeats = np.maximum(1, np.ceil(length / widths - 1e-6)).astype(int)
+        if repeats.prod() * primitive.nsites <= settings.max_atoms or repeats.max() == 1:
+            return int(repeats[0]), int(repeats[1]), int(repeats[2])
+        length -= LENGTH_STEP
+
+
+def _forces(cell: object, ase_calculator: Calculator) -> NDArray[np.float64]:
+    symbols, lattice, positions = cell.symbols, cell.cell, cell.scaled_positions  # type: ignore[attr-defined]  # phonopy is untyped
+    atoms = Atoms(symbols, scaled_positions=positions, cell=lattice, pbc=True)
+    atoms.calc = ase_calculator
+    try:
+        with one_thread():
+            forces: NDArray[np.float64] = atoms.get_forces()
+    except (RuntimeError, ValueError) as error:
+        raise CalculatorError(f"the forces of a displaced cell failed: {str(error).splitlines()[0]}") from error
+    return forces
+
+
+def _result(
+    frequencies: NDArray[np.float64],
+    tolerance: float,
+    is_prescreen: bool,
+    supercell: tuple[int, int, int],
+    n_displacements: int,
+) -> GammaPhonons:
+    """Take the three frequencies nearest zero for the acoustic ones, which the sum rule has brought there."""
+    optical = np.delete(frequencies, np.argsort(np.abs(frequencies))[:N_ACOUSTIC])
+    return GammaPhonons(
+        frequencies=frequencies,
+        lowest_optical_frequency=float(optical.min()) if len(optical) else float("nan"),
+        lowest_frequency=float(frequencies.min()),
+        tolerance=tolerance,
+        is_stable=bool(frequencies.min() >= -tolerance),
+        is_prescreen=is_prescreen,
+        supercell=supercell,
+        n_displacements=n_displacements,
+    )

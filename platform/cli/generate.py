@@ -1,0 +1,40 @@
+"""`wyloop generate`: genes for a target from the shipped model, without a database."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wyloop.platform.cli.output import JsonOption, TargetOption, print_json, progress, write_lines
+
+
+def generate(
+    targets: TargetOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON-lines file to write, one gene a line.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="Genes wanted.")] = 1000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same genes.")] = 0,
+    max_atoms: Annotated[int, typer.Option(min=1, help="Most atoms in the primitive cell.")] = 24,
+    weights: Annotated[Path | None, typer.Option(help="Model file (safetensors); default the shipped one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate and screen genes for a target.
+
+    Every gene comes with its predictions and every screen's verdict. Needs no database.
+    """
+    from wyloop.models.targets import Target
+
+    target = Target.parse(targets)  # before the heavy imports: a typing error shows at once
+    from wyloop.models.mpvae.checkpoint import Checkpoint, load_shipped
+    from wyloop.platform.generation import propose
+
+    checkpoint = Checkpoint.load(weights) if weights else load_shipped()
+    with progress("generating") as report:
+        proposals = list(propose(checkpoint, target, n, seed=seed, max_atoms=max_atoms, on_progress=report))
+    n_accepted = sum(proposal.is_accepted for proposal in proposals)
+    n_written = write_lines(out, (proposal.to_json() for proposal in proposals))
+    if as_json:
+        print_json({"n_genes": n_written, "n_accepted": n_accepted, "target": target.texts(), "out": str(out)})
+    else:
+        typer.echo(f"wrote {n_written} genes to {out}; {n_accepted} pass every binding screen")
+    if not n_written:
+        raise typer.Exit(1)

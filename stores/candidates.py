@@ -1,0 +1,291 @@
+"""Candidates: proposed genes with predictions, verdicts and a status, and the whole story of one."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pymongo import UpdateOne
+
+from wyloop.models.errors import CampaignError
+from wyloop.models.screening.verdict import Verdict
+from wyloop.models.wyckoff.gene import Gene
+from wyloop.stores.connection import Store
+from wyloop.stores.documents.base import checked, checked_update, embedded
+from wyloop.stores.documents.candidates import (
+    CANDIDATE_STATUSES,
+    CandidateDocument,
+    PredictionFields,
+    VerdictFields,
+)
+from wyloop.stores.failures import translated
+from wyloop.stores.records import JSON, digest, to_json
+
+if TYPE_CHECKING:
+    from wyloop.models.mpvae.predict import Prediction  # torch: three seconds
+
+SCREENED = ("proposed", "rejected", "passed")
+"""Statuses that screening may still change; a later one is never taken back by it."""
+
+_BATCH = 1000
+_IN_TIME = {"started_at": 1, "calculation_id": 1}
+
+
+@dataclass(frozen=True)
+class CandidateRecord:
+    """A gene proposed in a round, with what model and screens say of it."""
+
+    candidate_id: str
+    campaign_id: str
+    round_id: str
+    round_number: int
+    gene: Gene
+    prediction: "Prediction | None" = None
+    verdicts: tuple[Verdict, ...] = ()
+    model_id: str | None = None
+    sampler: str = "mpvae"
+    seed: int = 0
+    status: str = "proposed"
+    reason: str = ""
+    rank: int | None = None
+    code_version: str = ""
+    last_updated: datetime | None = None
+
+
+def candidate_id(campaign_id: str, fingerprint: str) -> str:
+    """Return the identity of a gene in a campaign: proposed twice, it is the same candidate."""
+    return "c-" + digest([campaign_id, fingerprint], 12)
+
+
+@translated
+def propose(store: Store, records: Iterable[CandidateRecord]) -> int:
+    """Insert the candidates that are not there yet; what is there stays as it is.
+
+    Returns:
+        How many are new.
+    """
+    n_new = 0
+    for batch in _batches(records):
+        operations = [
+            UpdateOne({"candidate_id": record.candidate_id}, {"$setOnInsert": _fields(record)}, upsert=True)
+            for record in batch
+        ]
+        n_new += store.database["candidates"].bulk_write(operations, ordered=False).upserted_count
+    return n_new
+
+
+@translated
+def record_screening(store: Store, records: Iterable[CandidateRecord]) -> int:
+    """Store predictions, verdicts, rank and status of screened candidates; those past screening stay as they are.
+
+    Returns:
+        How many documents changed.
+    """
+    n_changed = 0
+    for batch in _batches(records):
+        operations = []
+        for record in batch:
+            fields = _fields(record)
+            update = {key: fields.get(key) for key in ("verdicts", "status", "reason", "rank", "last_updated")}
+            if record.prediction is not None:
+                update["prediction"] = fields["prediction"]
+            identity = {"candidate_id": record.candidate_id, "status": {"$in": list(SCREENED)}}
+            operations.append(UpdateOne(identity, {"$set": update}))
+        n_changed += store.database["candidates"].bulk_write(operations, ordered=False).modified_count
+    return n_changed
+
+
+@translated
+def of_round(
+    store: Store, round_id: str, *, statuses: Sequence[str] | None = None, limit: int | None = None
+) -> list[CandidateRecord]:
+    """Return a round's candidates, best rank first, unranked ones last."""
+    criteria: dict[str, Any] = {"round_id": {"$eq": round_id}}
+    if statuses is not None:
+        criteria["status"] = {"$in": list(statuses)}
+    stages: list[dict[str, Any]] = [
+        {"$match": criteria},
+        {"$set": {"order": {"$ifNull": ["$rank", 2**31]}}},
+        {"$sort": {"order": 1, "candidate_id": 1}},
+    ]
+    if limit is not None:
+        stages.append({"$limit": limit})
+    return [_record(found) for found in store.database["candidates"].aggregate(stages, allowDiskUse=True)]
+
+
+@translated
+def candidate(store: Store, identity: str) -> CandidateRecord:
+    """Return one candidate.
+
+    Raises:
+        CampaignError: No candidate has this id.
+    """
+    found = store.database["candidates"].find_one({"candidate_id": {"$eq": identity}})
+    if found is None:
+        raise CampaignError(f"no candidate {identity!r}; expected an id such as those in the candidates table")
+    return _record(found)
+
+
+@translated
+def set_status(
+    store: Store,
+    identities: Iterable[str],
+    status: str,
+    *,
+    reason: str = "",
+    only_from: Sequence[str] | None = None,
+    rank: int | None = None,
+) -> int:
+    """Set the status (and the rank, if given) of candidates, of those in certain statuses if `only_from` names them.
+
+    Returns:
+        How many documents changed.
+    """
+    criteria: dict[str, Any] = {"candidate_id": {"$in": list(identities)}, "status": {"$ne": status}}
+    if only_from is not None:
+        criteria["status"] = {"$in": list(only_from), "$ne": status}
+    if status not in CANDIDATE_STATUSES:
+        raise CampaignError(f"candidate status {status!r}; expected one of {', '.join(CANDIDATE_STATUSES)}")
+    fields: dict[str, Any] = {"status": status, "reason": reason} | ({} if rank is None else {"rank": rank})
+    update = checked_update(CandidateDocument, fields)
+    return store.database["candidates"].update_many(criteria, {"$set": update}).modified_count
+
+
+@translated
+def known_fingerprints(store: Store) -> set[str]:
+    """Return the fingerprints of all encoded structures and computed materials."""
+    found: set[str] = set()
+    for name in ("encodings", "materials"):
+        criteria = {"fingerprint": {"$type": "string"}}
+        rows = store.database[name].find(criteria, {"fingerprint": 1, "_id": 0}, batch_size=10_000)
+        found.update(row["fingerprint"] for row in rows)
+    return found
+
+
+@translated
+def proposed_fingerprints(store: Store, campaign_id: str, *, except_round: str | None = None) -> set[str]:
+    """Return the fingerprints of everything ever proposed in a campaign, or in all its rounds but one."""
+    criteria: dict[str, Any] = {"campaign_id": {"$eq": campaign_id}}
+    if except_round is not None:
+        criteria["round_id"] = {"$ne": except_round}
+    rows = store.database["candidates"].find(criteria, {"fingerprint": 1, "_id": 0}, batch_size=10_000)
+    return {row["fingerprint"] for row in rows}
+
+
+@translated
+def funnel(store: Store, round_id: str) -> dict[str, int]:
+    """Count a round's candidates by status; every status is there, the empty ones with 0."""
+    stages: list[dict[str, Any]] = [
+        {"$match": {"round_id": {"$eq": round_id}}},
+        {"$group": {"_id": "$status", "n": {"$sum": 1}}},
+    ]
+    counted = {row["_id"]: row["n"] for row in store.database["candidates"].aggregate(stages)}
+    return {status: counted.get(status, 0) for status in CANDIDATE_STATUSES}
+
+
+@translated
+def story(store: Store, identity: str) -> dict[str, JSON]:
+    """Return a candidate's whole lineage by one aggregation, ready for JSON.
+
+    It holds the candidate's fields, and under `campaign`, `round`, `model` (with its snapshot's hash), `calculations`,
+    `material` and `hull` the documents it came from and led to; null where there is none.
+
+    Raises:
+        CampaignError: No candidate has this id.
+    """
+    stages: list[dict[str, Any]] = [
+        {"$match": {"candidate_id": {"$eq": identity}}},
+        _lookup("campaigns", "campaign_id", "campaign_id", "campaign"),
+        _lookup("rounds", "round_id", "round_id", "round"),
+        _lookup("model_versions", "model_id", "model_id", "model"),
+        _lookup("calculations", "fingerprint", "subject", "calculations"),  # whoever asked for them first
+        _lookup("materials", "fingerprint", "fingerprint", "material"),
+        _lookup("hulls", "material.hull_id", "hull_id", "hull"),
+        {"$set": {key: {"$first": f"${key}"} for key in ("campaign", "round", "model", "material", "hull")}},
+        {"$set": {"calculations": {"$sortArray": {"input": "$calculations", "sortBy": _IN_TIME}}}},
+        {"$unset": "calculations.inputs"},
+    ]
+    rows = list(store.database["candidates"].aggregate(stages))
+    if not rows:
+        raise CampaignError(f"no candidate {identity!r}; expected an id such as those in the candidates table")
+    told = to_json(rows[0])
+    assert isinstance(told, dict)  # noqa: S101 - a document is a mapping
+    for key in ("campaign", "round", "model", "material", "hull"):
+        told.setdefault(key, None)
+    return told
+
+
+def _lookup(collection: str, local: str, foreign: str, name: str) -> dict[str, Any]:
+    return {"$lookup": {"from": collection, "localField": local, "foreignField": foreign, "as": name}}
+
+
+def _batches(records: Iterable[CandidateRecord]) -> Iterable[list[CandidateRecord]]:
+    batch: list[CandidateRecord] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _fields(record: CandidateRecord) -> dict[str, Any]:
+    gene = record.gene
+    fields = {
+        "candidate_id": record.candidate_id,
+        "campaign_id": record.campaign_id,
+        "round_id": record.round_id,
+        "round_number": record.round_number,
+        "fingerprint": gene.fingerprint,
+        "space_group_number": gene.space_group_number,
+        "wyckoff_sequence": gene.wyckoff_sequence,
+        "formula_pretty": gene.formula_pretty,
+        "chemsys": gene.chemsys,
+        "elements": list(gene.elements),
+        "nelements": len(gene.elements),
+        "nsites": gene.nsites,
+        "verdicts": [embedded(VerdictFields, asdict(verdict)) for verdict in record.verdicts],
+        "model_id": record.model_id,
+        "sampler": record.sampler,
+        "seed": record.seed,
+        "status": record.status,
+        "reason": record.reason,
+        "rank": record.rank,
+    }
+    if record.prediction is not None:
+        fields["prediction"] = embedded(PredictionFields, asdict(record.prediction))
+    return checked(CandidateDocument, fields)
+
+
+def _record(found: dict[str, Any]) -> CandidateRecord:
+    from wyloop.models.mpvae.predict import Prediction  # torch: three seconds
+
+    prediction = found.get("prediction")
+    return CandidateRecord(
+        candidate_id=found["candidate_id"],
+        campaign_id=found["campaign_id"],
+        round_id=found["round_id"],
+        round_number=found["round_number"],
+        gene=Gene.parse(f"{found['space_group_number']} {found['wyckoff_sequence']}"),
+        prediction=None if prediction is None else Prediction(**prediction),
+        verdicts=tuple(_verdict(verdict) for verdict in found.get("verdicts") or []),
+        model_id=found.get("model_id"),
+        sampler=found["sampler"],
+        seed=found["seed"],
+        status=found["status"],
+        reason=found.get("reason") or "",
+        rank=found.get("rank"),
+        code_version=found["code_version"],
+        last_updated=found["last_updated"],
+    )
+
+
+def _verdict(fields: dict[str, Any]) -> Verdict:
+    return Verdict(
+        screen=fields["screen"],
+        passed=fields["passed"],
+        value=fields.get("value"),
+        unit=fields.get("unit") or "",
+        reason=fields.get("reason") or "",
+    )

@@ -1,0 +1,23 @@
+"""All collections, in the order of the loop."""
+
+from wyloop.stores.documents.base import WyloopDocument
+from wyloop.stores.documents.calculations import CalculationDocument
+from wyloop.stores.documents.campaigns import CampaignDocument, RoundDocument
+from wyloop.stores.documents.candidates import CandidateDocument
+from wyloop.stores.documents.encodings import EncodingDocument
+from wyloop.stores.documents.hulls import HullDocument
+from wyloop.stores.documents.materials import MaterialDocument
+from wyloop.stores.documents.model_versions import ModelVersionDocument
+from wyloop.stores.documents.structures import StructureDocument
+
+DOCUMENTS: tuple[type[WyloopDocument], ...] = (
+    StructureDocument,
+    EncodingDocument,
+    ModelVersionDocument,
+    CampaignDocument,
+    RoundDocument,
+    CandidateDocument,
+    CalculationDocument,
+    MaterialDocument,
+    HullDocument,
+)

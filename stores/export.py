@@ -1,0 +1,96 @@
+"""Rows of a query to files: CSV that can be ingested again, JSON lines, or one CIF file a crystal."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from wyloop.models.crystal import Crystal
+from wyloop.models.errors import IngestError
+from wyloop.models.wyckoff.cif import write_cif
+from wyloop.stores.connection import Store
+from wyloop.stores.failures import translated
+from wyloop.stores.queries import COLUMNS, IDENTITY
+from wyloop.stores.records import JSON, crystal_fields, crystal_of
+
+Format = Literal["csv", "cif", "jsonl"]
+
+_BATCH = 500
+
+
+@translated
+def export(store: Store, rows: Sequence[Mapping[str, JSON]], fmt: Format, out: Path) -> int:
+    """Write rows of `query` with their crystals; candidates have none, so they are left out of CIF files.
+
+    Args:
+        store: The database.
+        rows: Rows with `id` and `collection`.
+        fmt: csv and jsonl make one file, cif a folder with one file a crystal.
+        out: The file or folder; it is made, with the folders above it.
+
+    Returns:
+        How many crystals or rows were written.
+
+    Raises:
+        IngestError: The place can't be written.
+    """
+    writers = {"csv": _csv, "cif": _cif, "jsonl": _jsonl}
+    if fmt not in writers:
+        raise IngestError(f"export format {fmt!r}; expected one of {', '.join(writers)}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return writers[fmt](_with_crystals(store, rows), out)
+    except OSError as error:
+        raise IngestError(f"can't write {out} ({error.strerror}); expected a writable place; choose another") from error
+
+
+def _with_crystals(
+    store: Store, rows: Sequence[Mapping[str, JSON]]
+) -> Iterator[tuple[Mapping[str, JSON], Crystal | None]]:
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        crystals: dict[tuple[str, str], Crystal] = {}
+        for collection in ("structures", "materials"):
+            identity = IDENTITY[collection]
+            wanted = [row["id"] for row in batch if row["collection"] == collection]
+            for found in store.database[collection].find({identity: {"$in": wanted}}):
+                crystals[collection, found[identity]] = crystal_of(found.get("crystal", found))
+        for row in batch:
+            yield row, crystals.get((str(row["collection"]), str(row["id"])))
+
+
+def _csv(rows: Iterator[tuple[Mapping[str, JSON], Crystal | None]], out: Path) -> int:
+    n_written = 0
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", *COLUMNS[1:], "cif"])
+        for row, crystal in rows:
+            values = [row.get(column) for column in COLUMNS]
+            texts = ["-".join(map(str, value)) if isinstance(value, list) else value for value in values]
+            writer.writerow([*texts, "" if crystal is None else write_cif(crystal)])
+            n_written += 1
+    return n_written
+
+
+def _jsonl(rows: Iterator[tuple[Mapping[str, JSON], Crystal | None]], out: Path) -> int:
+    n_written = 0
+    with out.open("w", encoding="utf-8") as file:
+        for row, crystal in rows:
+            line = dict(row) | ({} if crystal is None else crystal_fields(crystal))
+            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            n_written += 1
+    return n_written
+
+
+def _cif(rows: Iterator[tuple[Mapping[str, JSON], Crystal | None]], out: Path) -> int:
+    out.mkdir(exist_ok=True)
+    n_written = 0
+    for row, crystal in rows:
+        if crystal is not None:
+            name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in str(row["id"]))
+            (out / f"{row.get('formula_pretty', 'crystal')}_{name}.cif").write_text(
+                write_cif(crystal), encoding="utf-8"
+            )
+            n_written += 1
+    return n_written

@@ -1,0 +1,209 @@
+"""Materials: computed crystals with their methods and lineage."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pymongo.errors import DuplicateKeyError
+
+from wyloop.models.crystal import Crystal
+from wyloop.models.errors import DatabaseError
+from wyloop.models.wyckoff.gene import Gene
+from wyloop.stores.connection import Store
+from wyloop.stores.documents.base import CrystalFields, checked, embedded
+from wyloop.stores.documents.materials import MaterialDocument
+from wyloop.stores.failures import translated
+from wyloop.stores.records import composition_fields, crystal_fields, crystal_of, digest
+
+_STAMP = ("_id", "last_updated", "code_version")
+_FROM_HULL = ("energy_above_hull", "hull_id")
+
+
+@dataclass(frozen=True)
+class MaterialRecord:
+    """One computed crystal. Energies in eV/atom, gap in eV, frequency in THz; None is not computed."""
+
+    material_id: str
+    fingerprint: str
+    gene: Gene
+    crystal: Crystal
+    formation_energy_per_atom: float | None
+    energy_method: str | None
+    energy_above_hull: float | None = None
+    hull_id: str | None = None
+    band_gap: float | None = None
+    band_gap_method: str | None = None
+    is_gap_direct: bool | None = None
+    dft_formation_energy_per_atom: float | None = None
+    lowest_optical_frequency: float | None = None
+    phonon_verdict: str | None = None
+    is_validated: bool = False
+    meets_target: bool = False
+    candidate_id: str | None = None
+    campaign_id: str | None = None
+    round_number: int | None = None
+    model_id: str | None = None
+    calculation_ids: tuple[str, ...] = ()
+    code_version: str = ""
+    last_updated: datetime | None = None
+
+    @property
+    def formula_pretty(self) -> str:
+        """Reduced formula."""
+        return self.gene.formula_pretty
+
+    @property
+    def chemsys(self) -> str:
+        """Chemical system, for example `O-Sr-Ti`."""
+        return self.gene.chemsys
+
+    @property
+    def space_group_number(self) -> int:
+        """Number of the gene's space group, 1 to 230."""
+        return self.gene.space_group_number
+
+    def values(self) -> dict[str, object]:
+        """Return the values that targets speak of, by field name."""
+        return {
+            "band_gap": self.band_gap,
+            "formation_energy_per_atom": self.formation_energy_per_atom,
+            "energy_above_hull": self.energy_above_hull,
+            "space_group_number": self.space_group_number,
+            "nelements": len(self.gene.elements),
+            "nsites": self.gene.nsites,
+            "volume_per_atom": self.crystal.volume / self.crystal.nsites,
+            "lowest_optical_frequency": self.lowest_optical_frequency,
+            "crystal_system": self.gene.space_group.crystal_system,
+            "formula_pretty": self.formula_pretty,
+            "chemsys": self.chemsys,
+            "elements": self.gene.elements,
+        }
+
+
+def material_id(fingerprint: str) -> str:
+    """Return the identity of the material with this gene."""
+    return "m-" + digest(fingerprint, 12)
+
+
+@translated
+def upsert_material(store: Store, record: MaterialRecord) -> bool:
+    """Write a material; what stands there already is not written again.
+
+    A record without hull fields keeps those that the hull builder wrote, unless its formation energy changed.
+
+    Returns:
+        Whether anything changed.
+    """
+    collection = store.database["materials"]
+    fields = _fields(record)
+    identity = {"material_id": record.material_id}
+    found = collection.find_one(identity)
+    if found is not None:
+        if found.get("formation_energy_per_atom") == fields.get("formation_energy_per_atom"):
+            for key in _FROM_HULL:
+                if key in found:
+                    fields.setdefault(key, found[key])
+        if _content(found) == _content(fields):
+            return False
+    try:
+        collection.replace_one(identity, fields, upsert=True)
+    except DuplicateKeyError:  # another process inserted it in between
+        collection.replace_one(identity, fields, upsert=True)
+    return True
+
+
+@translated
+def material(store: Store, identity: str) -> MaterialRecord:
+    """Return one material.
+
+    Raises:
+        DatabaseError: No material has this id.
+    """
+    found = store.database["materials"].find_one({"material_id": {"$eq": identity}})
+    if found is None:
+        raise DatabaseError(f"no material {identity!r}; expected an id that 'wyloop db query' shows")
+    return _record(found)
+
+
+@translated
+def materials(
+    store: Store,
+    *,
+    campaign_id: str | None = None,
+    round_number: int | None = None,
+    candidate_ids: Sequence[str] | None = None,
+    is_validated: bool | None = None,
+) -> list[MaterialRecord]:
+    """Return materials, of a campaign, round or candidates if given: on target, validated, near the hull first."""
+    criteria: dict[str, Any] = {}
+    if campaign_id is not None:
+        criteria["campaign_id"] = {"$eq": campaign_id}
+    if round_number is not None:
+        criteria["round_number"] = {"$eq": round_number}
+    if candidate_ids is not None:
+        criteria["candidate_id"] = {"$in": list(candidate_ids)}
+    if is_validated is not None:
+        criteria["is_validated"] = is_validated
+    records = [_record(found) for found in store.database["materials"].find(criteria)]
+    return sorted(
+        records,
+        key=lambda record: (
+            not record.meets_target,
+            not record.is_validated,
+            float("inf") if record.energy_above_hull is None else record.energy_above_hull,
+            record.material_id,
+        ),
+    )
+
+
+def _content(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key not in _STAMP and value is not None}
+
+
+def _fields(record: MaterialRecord) -> dict[str, Any]:
+    own = (
+        "material_id", "fingerprint", "formation_energy_per_atom", "energy_method", "energy_above_hull", "hull_id",
+        "band_gap", "band_gap_method", "is_gap_direct", "dft_formation_energy_per_atom", "lowest_optical_frequency",
+        "phonon_verdict", "is_validated", "meets_target", "candidate_id", "campaign_id", "round_number", "model_id",
+    )  # fmt: skip
+    return checked(
+        MaterialDocument,
+        {name: getattr(record, name) for name in own}
+        | composition_fields(record.gene.amounts)
+        | {
+            "space_group_number": record.space_group_number,
+            "nsites": record.crystal.nsites,
+            "volume_per_atom": record.crystal.volume / record.crystal.nsites,
+            "crystal": embedded(CrystalFields, crystal_fields(record.crystal)),
+            "calculation_ids": sorted(record.calculation_ids),
+        },
+    )
+
+
+def _record(found: dict[str, Any]) -> MaterialRecord:
+    return MaterialRecord(
+        material_id=found["material_id"],
+        fingerprint=found["fingerprint"],
+        gene=Gene.parse(found["fingerprint"]),
+        crystal=crystal_of(found["crystal"]),
+        formation_energy_per_atom=found.get("formation_energy_per_atom"),
+        energy_method=found.get("energy_method"),
+        energy_above_hull=found.get("energy_above_hull"),
+        hull_id=found.get("hull_id"),
+        band_gap=found.get("band_gap"),
+        band_gap_method=found.get("band_gap_method"),
+        is_gap_direct=found.get("is_gap_direct"),
+        dft_formation_energy_per_atom=found.get("dft_formation_energy_per_atom"),
+        lowest_optical_frequency=found.get("lowest_optical_frequency"),
+        phonon_verdict=found.get("phonon_verdict"),
+        is_validated=found["is_validated"],
+        meets_target=found["meets_target"],
+        candidate_id=found.get("candidate_id"),
+        campaign_id=found.get("campaign_id"),
+        round_number=found.get("round_number"),
+        model_id=found.get("model_id"),
+        calculation_ids=tuple(found.get("calculation_ids") or ()),
+        code_version=found["code_version"],
+        last_updated=found["last_updated"],
+    )

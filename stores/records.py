@@ -1,0 +1,84 @@
+"""Conversions between Mongo documents and the plain values that leave the stores."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from math import gcd, isfinite
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from wyloop.models.crystal import Crystal
+
+JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+
+
+def crystal_fields(crystal: Crystal) -> dict[str, Any]:
+    """Return the crystal as the fields of a document: lattice (Å), species, frac_coords."""
+    return {
+        "lattice": np.asarray(crystal.lattice, dtype=np.float64).tolist(),
+        "species": list(crystal.species),
+        "frac_coords": np.asarray(crystal.frac_coords, dtype=np.float64).tolist(),
+    }
+
+
+def crystal_of(fields: Mapping[str, Any]) -> Crystal:
+    """Read the crystal back from the fields of a document."""
+    return Crystal(
+        np.array(fields["lattice"], dtype=np.float64),
+        tuple(fields["species"]),
+        np.array(fields["frac_coords"], dtype=np.float64).reshape(-1, 3),
+    )
+
+
+def composition_fields(amounts: Mapping[str, int]) -> dict[str, Any]:
+    """Return formulas, elements and chemical system under their OPTIMADE names.
+
+    Args:
+        amounts: Atoms of each element.
+    """
+    from pymatgen.core.composition import Composition  # half a second
+
+    elements = sorted(amounts)
+    divisor = gcd(*amounts.values())
+    return {
+        "formula_pretty": Composition(dict(amounts)).reduced_formula,
+        "formula_anonymous": _anonymous([amount // divisor for amount in amounts.values()]),
+        "chemsys": "-".join(elements),
+        "elements": elements,
+        "nelements": len(elements),
+    }
+
+
+def _anonymous(amounts: list[int]) -> str:
+    counts = sorted(amounts, reverse=True)
+    return "".join(f"{_letters(i)}{count if count > 1 else ''}" for i, count in enumerate(counts))
+
+
+def _letters(index: int) -> str:
+    first, second = divmod(index, 26)
+    return chr(65 + second) if first == 0 else chr(65 + first - 1) + chr(97 + second)
+
+
+def digest(value: object, length: int = 64) -> str:
+    """Return the first `length` hexadecimal digits of the SHA-256 of a JSON value, keys sorted."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def to_json(value: object) -> JSON:
+    """Turn what MongoDB returns, or numpy makes, into plain JSON: times as ISO texts, non-finite numbers as null."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items() if key not in ("_id", "_cls")}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return to_json(value.tolist())
+    return str(value)

@@ -1,0 +1,162 @@
+"""Model registry: checkpoints by the hash of their weights, with card, parent and the snapshot they were trained on."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+from gridfs.errors import CorruptGridFile, NoFile
+from pymongo.errors import DuplicateKeyError
+
+from wyloop.models.errors import ModelError
+from wyloop.stores.connection import Store
+from wyloop.stores.documents.base import checked
+from wyloop.stores.documents.model_versions import ModelVersionDocument
+from wyloop.stores.failures import translated
+from wyloop.stores.records import JSON, to_json
+from wyloop.stores.training import TrainingSnapshot
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One model version; its weights are loaded apart."""
+
+    model_id: str
+    parent_id: str | None
+    card: dict[str, JSON]
+    weights_hash: str
+    n_bytes: int
+    snapshot_hash: str | None
+    n_rows: int | None
+    campaign_id: str | None
+    round_number: int | None
+    code_version: str
+    last_updated: datetime
+
+
+@translated
+def save_model(
+    store: Store,
+    checkpoint_bytes: bytes,
+    *,
+    parent_id: str | None,
+    card: Mapping[str, Any],
+    snapshot: TrainingSnapshot | None,
+    campaign_id: str | None,
+    round_number: int | None,
+) -> str:
+    """Store a checkpoint, once: the same bytes are the same model, and the first record of it stays.
+
+    Returns:
+        The model's id, made of the hash of the bytes.
+    """
+    weights_hash = hashlib.sha256(checkpoint_bytes).hexdigest()
+    model_id = f"model-{weights_hash[:12]}"
+    collection = store.database["model_versions"]
+    if collection.find_one({"model_id": model_id}, {"_id": 1}) is not None:
+        return model_id
+    files = {"weights_file": store.gridfs.put(checkpoint_bytes, filename=f"{model_id}.safetensors")}
+    if snapshot is not None:
+        files["snapshot_file"] = store.gridfs.put(snapshot.to_bytes(), filename=f"{model_id}.snapshot.json.gz")
+    fields = checked(
+        ModelVersionDocument,
+        {
+            "model_id": model_id,
+            "parent_id": parent_id,
+            "card": to_json(dict(card)),
+            "weights_hash": weights_hash,
+            "n_bytes": len(checkpoint_bytes),
+            "snapshot_hash": None if snapshot is None else snapshot.hash,
+            "n_rows": None if snapshot is None else len(snapshot.rows),
+            "campaign_id": campaign_id,
+            "round_number": round_number,
+            **files,
+        },
+    )
+    try:
+        collection.insert_one(fields)
+    except DuplicateKeyError:  # another process stored the same model in between
+        for file in files.values():
+            store.gridfs.delete(file)
+    return model_id
+
+
+@translated
+def load_weights(store: Store, model_id: str) -> bytes:
+    """Return the bytes of a checkpoint, verified by their hash.
+
+    Raises:
+        ModelError: No such model, or its weights are missing or damaged.
+    """
+    found = _find(store, model_id)
+    data = _read(store, model_id, found["weights_file"])
+    if hashlib.sha256(data).hexdigest() != found["weights_hash"]:
+        raise ModelError(
+            f"the weights of {model_id} are damaged; expected SHA-256 {found['weights_hash']}; train again"
+        )
+    return data
+
+
+@translated
+def load_snapshot(store: Store, model_id: str) -> TrainingSnapshot | None:
+    """Return the rows that a model was trained on; None for one that came from elsewhere.
+
+    Raises:
+        ModelError: No such model, or its snapshot is missing or damaged.
+    """
+    found = _find(store, model_id)
+    if "snapshot_file" not in found:
+        return None
+    snapshot = TrainingSnapshot.from_bytes(_read(store, model_id, found["snapshot_file"]))
+    if snapshot.hash != found["snapshot_hash"]:
+        raise ModelError(f"the snapshot of {model_id} is damaged; expected hash {found['snapshot_hash']}; train again")
+    return snapshot
+
+
+@translated
+def models(store: Store) -> list[ModelRecord]:
+    """Return all models, oldest first."""
+    return [_record(found) for found in store.database["model_versions"].find().sort("_id", 1)]
+
+
+@translated
+def model(store: Store, model_id: str) -> ModelRecord:
+    """Return one model.
+
+    Raises:
+        ModelError: No model has this id.
+    """
+    return _record(_find(store, model_id))
+
+
+def _find(store: Store, model_id: str) -> dict[str, Any]:
+    found = store.database["model_versions"].find_one({"model_id": {"$eq": model_id}})
+    if found is None:
+        raise ModelError(f"no model {model_id!r}; expected an id that 'wyloop model list' shows")
+    return found
+
+
+def _read(store: Store, model_id: str, file: ObjectId) -> bytes:
+    try:
+        return store.gridfs.get(file).read()
+    except (NoFile, CorruptGridFile) as error:
+        raise ModelError(f"a file of {model_id} is missing or damaged; expected it whole; train again") from error
+
+
+def _record(found: dict[str, Any]) -> ModelRecord:
+    card = to_json(found.get("card", {}))
+    return ModelRecord(
+        model_id=found["model_id"],
+        parent_id=found.get("parent_id"),
+        card=card if isinstance(card, dict) else {},
+        weights_hash=found["weights_hash"],
+        n_bytes=found["n_bytes"],
+        snapshot_hash=found.get("snapshot_hash"),
+        n_rows=found.get("n_rows"),
+        campaign_id=found.get("campaign_id"),
+        round_number=found.get("round_number"),
+        code_version=found["code_version"],
+        last_updated=found["last_updated"],
+    )

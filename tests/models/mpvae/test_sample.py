@@ -1,0 +1,98 @@
+import pytest
+
+from wyloop.models.errors import TargetError
+from wyloop.models.mpvae.checkpoint import Checkpoint
+from wyloop.models.mpvae.data import TrainingRow
+from wyloop.models.mpvae.predict import predict
+from wyloop.models.mpvae.sample import generate
+from wyloop.models.targets import Target
+from wyloop.models.wyckoff.gene import Gene, canonical
+
+
+def assert_new_and_canonical(genes: list[Gene], exclude: set[str]) -> None:
+    fingerprints = [str(gene) for gene in genes]
+    assert len(set(fingerprints)) == len(fingerprints)
+    assert exclude.isdisjoint(fingerprints)
+    for gene in genes:
+        assert canonical(Gene.of(gene.space_group_number, gene.orbits)) == gene
+        assert gene.nsites <= 24
+
+
+def test_generate_meets_the_target(tiny: Checkpoint, rows: list[TrainingRow]) -> None:
+    target = Target.parse(["2.0 < band_gap < 5.0", "formation_energy_per_atom < -1.5", "space_group_number >= 143"])
+    known = [Gene(225, (("Og", "a"),)), *(row.gene for row in rows)]  # one that the model can't read is left out
+    exclude = {str(gene) for gene in known}
+    progress: list[tuple[int, int]] = []
+    genes = generate(
+        tiny,
+        target,
+        80,
+        seed=1,
+        references=known,
+        exclude=exclude,
+        on_progress=lambda done, n: progress.append((done, n)),
+    )
+    assert len(genes) == 80
+    assert_new_and_canonical(genes, exclude)
+    assert all(gene.space_group_number >= 143 for gene in genes)
+    predictions = predict(tiny, genes)
+    hits = [
+        target.matches(p.values() | {"space_group_number": g.space_group_number})
+        for p, g in zip(predictions, genes, strict=True)
+    ]
+    assert sum(hits) >= 72
+    assert hits == sorted(hits, reverse=True)  # near misses come last
+    assert progress[-1][1] == 80
+
+
+def test_same_seed_same_genes(tiny: Checkpoint) -> None:
+    target = Target.parse(["formation_energy_per_atom < -1.0"])
+    one, two = (generate(tiny, target, 30, seed=7) for _ in range(2))
+    assert one == two
+    assert one != generate(tiny, target, 30, seed=8)
+
+
+def test_structure_conditions_hold_for_every_gene(tiny: Checkpoint) -> None:
+    target = Target.parse(
+        ["elements has O", "elements in O, Ti, Sr, Ca", "nelements = 3", "crystal_system = cubic", "nsites <= 8"]
+    )
+    genes = generate(tiny, target, 40, seed=2)
+    assert len(genes) >= 20
+    assert_new_and_canonical(genes, set())
+    for gene in genes:
+        assert "O" in gene.elements
+        assert set(gene.elements) <= {"O", "Ti", "Sr", "Ca"}
+        assert len(gene.elements) == 3
+        assert gene.nsites <= 8
+        assert gene.space_group_number >= 195
+
+
+@pytest.mark.parametrize("text", ["chemsys = O-Ti", "formula_pretty = TiO2", "elements without O", "band_gap = 0"])
+def test_other_conditions_hold(tiny: Checkpoint, text: str) -> None:
+    genes = generate(tiny, Target.parse([text]), 5, seed=3)
+    assert genes
+    for gene in genes:
+        if text.startswith("chemsys"):
+            assert gene.chemsys == "O-Ti"
+        elif text.startswith("formula"):
+            assert gene.formula_pretty == "TiO2"
+        elif text.startswith("elements"):
+            assert "O" not in gene.elements
+
+
+def test_fewer_come_back_when_there_are_no_more(tiny: Checkpoint) -> None:
+    """Two elements in a cell of two atoms of group 221 or 225 make a handful of genes."""
+    target = Target.parse(["elements in Na, Cl", "space_group_number = 225", "nsites <= 2"])
+    genes = generate(tiny, target, 50, seed=4)
+    assert {str(gene) for gene in genes} == {"225 Cl:a Na:b"}
+    assert generate(tiny, target, 50, seed=4, exclude={"225 Cl:a Na:b"}) == []
+    assert generate(tiny, target, 0, seed=4) == []
+
+
+def test_impossible_targets_are_one_clear_error(tiny: Checkpoint) -> None:
+    with pytest.raises(TargetError, match="no space group"):
+        generate(tiny, Target.parse(["space_group_number = 230", "nsites <= 3"]), 5, seed=0)
+    with pytest.raises(TargetError, match="no gene can meet"):
+        generate(tiny, Target.parse(["space_group_number >= 143", "nsites > 30"]), 5, seed=0)
+    with pytest.raises(TargetError, match="'Og'"):
+        generate(tiny, Target.parse(["elements has Og"]), 5, seed=0)
