@@ -9,7 +9,7 @@ from wyloop.flows.policy import Policy
 from wyloop.flows.select import acquisition
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import CalculatorError
-from wyloop.models.physics.dft import SUPPORTED_ELEMENTS, find_gpaw
+from wyloop.models.physics.dft import SUPPORTED_ELEMENTS, find_gpaw, relative_cost
 from wyloop.stores import calculations, candidates, materials
 from wyloop.stores.campaigns import RoundRecord
 from wyloop.stores.candidates import CandidateRecord
@@ -86,7 +86,7 @@ def promoted(store: Store, record: RoundRecord, policy: Policy) -> list[tuple[Ca
         fits = candidate.gene.nsites <= policy.max_nsites_dft and SUPPORTED_ELEMENTS.issuperset(candidate.gene.elements)
         if fits and material.band_gap is None:
             is_stable = material.phonon_verdict is not None and not material.phonon_verdict.startswith("unstable")
-            score = acquisition(candidate) * (1.0 if is_stable else 0.5)
+            score = acquisition(candidate) * (1.0 if is_stable else 0.5) / relative_cost(material.crystal.amounts)
             chosen.append((score, candidate, material))
     chosen.sort(key=lambda entry: (-entry[0], entry[1].candidate_id))
     return [(candidate, material) for _, candidate, material in chosen[: policy.n_dft]]

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from wyloop.flows.policy import Policy
-from wyloop.models.screening.funnel import SCREENS
+from wyloop.flows.write_back import unmet_conditions
+from wyloop.models.screening.funnel import funnel_counts
+from wyloop.models.targets import Target
 from wyloop.stores import calculations, candidates, materials
 from wyloop.stores.campaigns import CampaignRecord, RoundRecord
 from wyloop.stores.connection import Store
@@ -25,14 +27,12 @@ def funnel(store: Store, record: RoundRecord, policy: Policy) -> list[FunnelRow]
     """Count how many candidates of a round got how far; each row counts those that passed all rows above too."""
     everyone = candidates.of_round(store, record.round_id)
     rows = [FunnelRow("generated", len(everyone), "distinct valid genes, none seen before")]
-    left = everyone
-    for screen in SCREENS:
-        alone = sum(_passes(candidate, screen) for candidate in everyone)
-        if screen in policy.screening.binding:
-            left = [candidate for candidate in left if _passes(candidate, screen)]
-            rows.append(FunnelRow(screen.replace("_", " "), len(left), f"{alone} pass this screen alone"))
+    for step in funnel_counts([candidate.verdicts for candidate in everyone], policy.screening):
+        name = step.screen.replace("_", " ")
+        if step.is_binding:
+            rows.append(FunnelRow(name, step.n_left, f"{step.n_passed} pass this screen alone"))
         else:
-            rows.append(FunnelRow(f"({screen.replace('_', ' ')})", len(left), f"not binding; {alone} would pass"))
+            rows.append(FunnelRow(f"({name})", step.n_left, f"recorded only; {step.n_passed} would pass"))
     done = [found for found in calculations.of_round(store, record.round_id) if found.status == "completed"]
     of_kind = {kind: sum(found.kind == kind and not found.problems for found in done) for kind in ("relaxation", "dft")}
     relaxed = materials.materials(store, campaign_id=record.campaign_id, round_number=record.number)
@@ -46,20 +46,21 @@ def funnel(store: Store, record: RoundRecord, policy: Policy) -> list[FunnelRow]
     ]
 
 
-def _passes(candidate: candidates.CandidateRecord, screen: str) -> bool:
-    return any(verdict.screen == screen and verdict.passed for verdict in candidate.verdicts)
-
-
 def best_materials(
     store: Store, campaign: CampaignRecord, *, round_number: int | None = None, limit: int = N_BEST
 ) -> list[MaterialRecord]:
-    """Return the best materials of a campaign: on target first, then those computed by DFT, then nearest the hull."""
+    """Return the best materials of a campaign, nearest the hull first among those of one kind.
+
+    First come those that meet the whole target by calculated values, then those that meet what is calculated so far,
+    then, with something of it missed, the rest.
+    """
+    target = Target.parse(campaign.target)
     found = materials.materials(store, campaign_id=campaign.campaign_id, round_number=round_number)
     good = [material for material in found if material.is_validated]
 
-    def order(material: MaterialRecord) -> tuple[bool, bool, float, str]:
+    def order(material: MaterialRecord) -> tuple[bool, int, float, str]:
         hull = material.energy_above_hull if material.energy_above_hull is not None else float("inf")
-        return not material.meets_target, material.band_gap is None, hull, material.material_id
+        return not material.meets_target, len(unmet_conditions(material, target)), hull, material.material_id
 
     return sorted(good, key=order)[:limit]
 

@@ -135,17 +135,33 @@ def _number(record: CalculationRecord, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+def unmet_conditions(material: MaterialRecord, target: Target) -> list[str]:
+    """Return the conditions that a material's calculated values miss; what is not calculated misses none.
+
+    A formation energy by DFT counts besides the force field's: both must fit.
+    """
+    values = material.values()
+    unmet = [
+        condition.texts[0]
+        for condition in target.conditions
+        if values.get(condition.field) is not None and not condition.accepts(values[condition.field])
+    ]
+    by_dft = material.dft_formation_energy_per_atom
+    if by_dft is not None:
+        unmet += [
+            f"{condition.texts[0]} by DFT ({by_dft:.3f} eV/atom)"
+            for condition in target.conditions
+            if condition.field == "formation_energy_per_atom" and not condition.accepts(by_dft)
+        ]
+    return unmet
+
+
 def _settle(store: Store, campaign: CampaignRecord, policy: Policy, identity: str) -> str:
     """Decide what a material means for its campaign, with the hull distance known, and say why."""
     material = materials.material(store, identity)
     target = Target.parse(campaign.target)
-    values = material.values()
-    missing = [field for field in target.fields if values.get(field) is None]
-    unmet = [
-        condition.texts[0]
-        for condition in target.conditions
-        if condition.field not in missing and not condition.accepts(values[condition.field])
-    ]
+    missing = [field for field in target.fields if material.values().get(field) is None]
+    unmet = unmet_conditions(material, target)
     hull = material.energy_above_hull
     if hull is None or hull > policy.hull_cutoff:
         status, reason = "unstable", f"{hull} eV/atom above hull {material.hull_id}; cutoff {policy.hull_cutoff}"

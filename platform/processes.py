@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,9 +27,6 @@ logger = logging.getLogger(__name__)
 START_TIME_TOLERANCE = 2.0  # s, two readings of one process's start time may differ by clock ticks
 MIN_FREE_GB = 0.5  # GB, below this a database on the same disk is close to failing mid-write
 MAX_LOG_BYTES = 10_000_000  # a longer log is put aside at the next start
-
-# A Popen that is collected while its process lives warns; these processes are meant to live on.
-_kept: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
@@ -240,7 +238,9 @@ def spawn(data_folder: Path, launch: Launch) -> tuple[subprocess.Popen[bytes], R
             raise ServiceError(
                 f"can't run {launch.command[0]}: {error.strerror}; check that it is executable"
             ) from error
-    _kept.append(process)
+    # The process may outlive us or end before: a thread takes note of its end, so that it never stays a zombie and
+    # its Popen is not collected while it runs, which would warn.
+    threading.Thread(target=process.wait, name=f"wait-{launch.name}", daemon=True).start()
     record = Record(launch.name, process.pid, _start_time(process.pid), launch.port, launch.identity, log_start)
     write_record(data_folder, record)
     logger.info("started %s, pid %d", launch.name, process.pid)
@@ -273,7 +273,6 @@ def stop(data_folder: Path, name: str, *, patience: float = 20.0) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
     psutil.wait_procs(leftover, timeout=5)
-    _kept[:] = [child for child in _kept if child.poll() is None]
     return True
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wyloop.platform import mongod, prefect_server, processes, workers
 from wyloop.platform.settings import AllSettings
+from wyloop.stores.connection import connect
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def up(
 
     Raises:
         ServiceError: A service that can't be found, started or reached; what this call started is stopped again.
+        DatabaseError: The configured database is unreachable, read-only or of a newer schema.
     """
     folder = settings.data_folder
     started: list[str] = []
@@ -132,6 +134,7 @@ def embedded_uri(settings: AllSettings) -> str | None:
 
 def _database(settings: AllSettings, started: list[str]) -> str:
     if settings.stores.uri is not None:
+        connect(settings.stores).close()  # what is wrong with it is said now, not by a worker's log later
         return settings.stores.uri.get_secret_value()
     platform = settings.platform
     handle = mongod.start_mongod(settings.data_folder, platform.mongod_port, cache_gb=platform.mongod_cache_gb)

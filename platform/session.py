@@ -37,6 +37,7 @@ def borrowed(
 
     Raises:
         ServiceError: A service that can't be found, started or reached.
+        DatabaseError: The configured database is unreachable, read-only or of a newer schema.
     """
     folder = settings.data_folder
     try:

@@ -102,6 +102,11 @@ def _check_server(client: "MongoClient[Document]", host: str, timeout_ms: int) -
     except OperationFailure as error:
         raise DatabaseError(f"{host}: {describe(error)}") from error
     except PyMongoError as error:
+        if client.secondaries:
+            raise DatabaseError(
+                f"the MongoDB at {host} is read-only: its replica set had no primary for {timeout_ms / 1000:g} s; "
+                "expected a writable primary; wait for an election, or look at rs.status()"
+            ) from error
         raise DatabaseError(
             f"no MongoDB answers at {host} within {timeout_ms / 1000:g} s; expected a running replica set; "
             "start it, or correct WYLOOP_STORES_URI"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from ase.data import atomic_numbers
 from threadpoolctl import threadpool_limits
 
 from wyloop.models.crystal import Crystal
@@ -170,6 +171,34 @@ def dft_reference_energy(
         return float(_calculate(_molecule(element), settings, "none", log, gpaw)["energy_per_atom"])
     crystal = _GAMMA_MANGANESE if element == "Mn" else elemental_crystal(element)
     return float(_calculate(crystal, settings, "volume", log, gpaw)["energy_per_atom"])
+
+
+def relative_cost(amounts: Mapping[str, int]) -> float:
+    """Estimate what a calculation costs relative to one with 20 electrons: for choosing, not for billing.
+
+    Time grows with the square of the electrons in small cells. Moments double every step and need many more of them.
+    Sulfur's and boron's reference crystals have the largest cells.
+
+    Args:
+        amounts: Atoms of each element in the primitive cell.
+    """
+    n_electrons = sum(n * _n_electrons(element) for element, n in amounts.items())
+    has_moments = not INITIAL_MOMENTS.keys().isdisjoint(amounts)
+    has_large_reference = not {"B", "S"}.isdisjoint(amounts)
+    return (n_electrons / 20.0) ** 2 * (20.0 if has_moments else 1.0) * (5.0 if has_large_reference else 1.0)
+
+
+def _n_electrons(element: str) -> int:
+    """Estimate the electrons outside the frozen core: after the last noble gas; s and p below if few."""
+    number = atomic_numbers[element]
+    core = max(noble for noble in (0, 2, 10, 18, 36, 54, 86) if noble < number)
+    outside = number - core
+    if core == 54 and outside > 16:
+        return outside - 14  # 4f stays in the core
+    if core in (18, 36) and outside > 13:
+        return outside - 10  # d stays in the core
+    has_semicore = outside <= (2 if core == 10 else 5) and core >= 10
+    return outside + 8 if has_semicore else outside
 
 
 def check_dft_elements(elements: Iterable[str]) -> None:

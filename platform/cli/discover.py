@@ -217,10 +217,13 @@ def _show_results(
     from rich.table import Table
 
     from wyloop.flows import report
+    from wyloop.flows.write_back import unmet_conditions
+    from wyloop.models.targets import Target
     from wyloop.models.wyckoff.cif import write_cif
     from wyloop.stores import campaigns
 
     campaign = campaigns.campaign(store, campaign_id)
+    wanted = Target.parse(campaign.target)
     new_rounds = [record for record in campaigns.rounds(store, campaign_id) if record.number >= first]
     best = report.best_materials(store, campaign)
     rows = [report.material_row(store, material) for material in best]
@@ -247,7 +250,7 @@ def _show_results(
         *report.MATERIAL_COLUMNS, "target", "candidate", title="Best materials (energies in eV/atom, gaps in eV)"
     )
     for row, material in zip(rows, best, strict=True):
-        mark = "met" if material.meets_target else "so far"
+        mark = "met" if material.meets_target else "missed" if unmet_conditions(material, wanted) else "so far"
         table.add_row(*row.values(), mark, material.candidate_id or "-")
     console.print(table)
     for record in new_rounds:

@@ -149,6 +149,8 @@ def _set_up_logging(*, is_verbose: bool) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
     )
+    for handler in logging.getLogger().handlers:  # Prefect's loggers hand on what their own level lets pass
+        handler.setLevel(logging.INFO if is_verbose else logging.WARNING)
     logging.getLogger("wyloop").setLevel(logging.INFO if is_verbose else logging.WARNING)
     # FireWorks prints a line at every look at an empty LaunchPad, and sets its loggers' levels itself.
     for name in ("rocket.launcher", "launchpad"):
