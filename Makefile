@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 TARGET := --target "0.5 < band_gap < 2.0" --target "formation_energy_per_atom < -1.0" --target "space_group_number >= 143"
 MYPY_VIEW := .mypy_path/wyloop
 
-.PHONY: discover setup check format test help
+.PHONY: discover setup check format test bench help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,3 +35,7 @@ format: setup ## format and mend what ruff can
 
 test: check ## everything: checks, then the tests with coverage on real MongoDB, LaunchPad, Prefect, CHGNet and GPAW
 	$(VENV)/bin/pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+bench: setup ## measure start-up of the command line, and a CSV of 7 140 crystals to encoded documents
+	$(VENV)/bin/python tests/benchmarks/bench_help.py
+	$(VENV)/bin/python tests/benchmarks/bench_ingest.py

@@ -19,6 +19,7 @@ from wyloop.flows.session import settings
 from wyloop.flows.session import store as open_store
 from wyloop.flows.train import train_model
 from wyloop.flows.write_back import write_materials
+from wyloop.models.errors import CampaignError
 from wyloop.stores import campaigns
 from wyloop.stores.builders.encodings import build_encodings
 from wyloop.stores.builders.hulls import build_hulls
@@ -68,7 +69,8 @@ def _step(name: str, function: Step) -> "Callable[[str, str], bool]":
         store = open_store()
         campaign, record = campaigns.campaign(store, campaign_id), campaigns.round_record(store, round_id)
         # A step may take minutes: whoever advances keeps the lease for as long as it does.
-        campaigns.acquire_lease(store, campaign_id, worker_name(), settings().lease_seconds)
+        if campaigns.acquire_lease(store, campaign_id, worker_name(), settings().lease_seconds) is None:
+            raise CampaignError(f"{campaign_id} is advanced by another process since; expected to hold its lease")
         try:
             counts = function(store, campaign, record, Policy.model_validate(campaign.settings))
         except JobsUnderWayError as waiting:

@@ -1,17 +1,13 @@
 """The scheduled flow: every minute, each campaign that wants rounds is advanced as far as it can go."""
 
-import logging
-
 from prefect import flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.types.entrypoint import EntrypointType
 
 from wyloop.flows.campaign import advance_campaign
 from wyloop.flows.session import store
-from wyloop.models.errors import WyloopError
+from wyloop.models.errors import CampaignError
 from wyloop.stores import campaigns
-
-logger = logging.getLogger(__name__)
 
 DEPLOYMENT = "every-minute"
 INTERVAL = 60  # s
@@ -25,19 +21,20 @@ def advance_campaigns() -> dict[str, str]:
         What came of each campaign.
 
     Raises:
-        WyloopError: At least one campaign could not be advanced; the others were, first.
+        CampaignError: At least one campaign could not be advanced; the others were, first.
     """
     outcomes: dict[str, str] = {}
-    failures: list[WyloopError] = []
+    failures: list[str] = []
     for campaign in campaigns.campaigns(store()):
         if campaign.state == "active" and campaign.rounds_closed < campaign.rounds_requested:
-            try:
-                outcomes[campaign.campaign_id] = advance_campaign(campaign.campaign_id)
-            except WyloopError as error:
-                logger.error("campaign %s: %s", campaign.campaign_id, error)
-                failures.append(error)
+            # As a state, since whatever stops one campaign must not stop those after it.
+            state = advance_campaign(campaign.campaign_id, return_state=True)
+            if state.is_completed():
+                outcomes[campaign.campaign_id] = str(state.result(raise_on_failure=False))
+            else:
+                failures.append(f"{campaign.campaign_id}: {state.message}")
     if failures:
-        raise failures[0]
+        raise CampaignError(f"{len(failures)} campaigns not advanced, {len(outcomes)} were; {'; '.join(failures)}")
     return outcomes
 
 

@@ -39,13 +39,13 @@ def relax_candidates(store: Store, lpad: "LaunchPad", record: RoundRecord, polic
     Raises:
         JobsUnderWayError: Jobs are still to finish.
     """
-    for candidate in candidates.of_round(store, record.round_id, statuses=("selected",)):
-        submit_chain(lpad, candidate, ask_for_screening(store, candidate, (), record, policy), "screening")
+    identities: list[str] = []
+    for candidate in candidates.of_round(store, record.round_id, statuses=("selected", "dispatched")):
+        # Another campaign may have asked for the same ones first: what counts is the candidate's, not the round's.
+        wanted = ask_for_screening(store, candidate, (), record, policy)
+        submit_chain(lpad, candidate, wanted, "screening")
         candidates.set_status(store, [candidate.candidate_id], "dispatched", only_from=("selected",))
-    kinds = ("relaxation", "phonon")
-    identities = [
-        found.calculation_id for found in calculations.of_round(store, record.round_id) if found.kind in kinds
-    ]
+        identities += wanted.values()
     return _finished(store, lpad, identities)
 
 
@@ -86,7 +86,10 @@ def promoted(store: Store, record: RoundRecord, policy: Policy) -> list[tuple[Ca
         fits = candidate.gene.nsites <= policy.max_nsites_dft and SUPPORTED_ELEMENTS.issuperset(candidate.gene.elements)
         if fits and material.band_gap is None:
             is_stable = material.phonon_verdict is not None and not material.phonon_verdict.startswith("unstable")
-            score = acquisition(candidate) * (1.0 if is_stable else 0.5) / relative_cost(material.crystal.amounts)
+            # Each degree of freedom beside the volume costs about as much again as the volume.
+            n_freedoms = 1 + candidate.gene.n_free_parameters + (candidate.gene.space_group.crystal_system != "cubic")
+            cost = n_freedoms * relative_cost(material.crystal.amounts)
+            score = acquisition(candidate) * (1.0 if is_stable else 0.5) / cost
             chosen.append((score, candidate, material))
     chosen.sort(key=lambda entry: (-entry[0], entry[1].candidate_id))
     return [(candidate, material) for _, candidate, material in chosen[: policy.n_dft]]

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
 
 from wyloop.flows.dispatch import ask_for_screening
 from wyloop.flows.policy import Policy
@@ -35,19 +34,24 @@ def acquisition(candidate: CandidateRecord) -> float:
 def select_candidates(store: Store, record: RoundRecord, policy: Policy) -> dict[str, object]:
     """Rank the candidates that passed, build 3D structures of the best, and mark those as selected.
 
-    Candidates whose structure is not found are marked failed, and the next best takes the place.
+    Cells are small enough, and each chemical system has its few best only. Candidates whose structure is not found are
+    marked failed, and the next best takes the place. Interrupted and repeated, the choice is the same.
 
     Returns:
         How many were selected and how many could not be built.
     """
     passed = candidates.of_round(store, record.round_id, statuses=("passed",))
-    selected = len(candidates.of_round(store, record.round_id, statuses=("selected",)))
-    ranked = sorted(passed, key=lambda candidate: (-acquisition(candidate), candidate.candidate_id))
-    n_failed = 0
+    already = candidates.of_round(store, record.round_id, statuses=("selected",))
+    of_chemsys = Counter(candidate.gene.chemsys for candidate in already)
+    selected, n_failed = len(already), 0
+    fitting = [candidate for candidate in passed if candidate.gene.nsites <= policy.max_nsites]
+    ranked = sorted(fitting, key=lambda candidate: (-acquisition(candidate), candidate.candidate_id))
     with progress("building 3D structures") as report:
-        for candidate in diverse(ranked, policy):
+        for candidate in ranked:
             if selected >= policy.n_relaxations:
                 break
+            if of_chemsys[candidate.gene.chemsys] >= policy.max_per_chemsys:
+                continue
             try:
                 starts = realize(
                     candidate.gene,
@@ -62,21 +66,10 @@ def select_candidates(store: Store, record: RoundRecord, policy: Policy) -> dict
                 n_failed += 1
                 continue
             selected += 1
+            of_chemsys[candidate.gene.chemsys] += 1
             ask_for_screening(store, candidate, starts, record, policy)
             identity = [candidate.candidate_id]
             candidates.set_status(store, identity, "selected", only_from=("passed",), rank=selected)
             report(selected, policy.n_relaxations)
     logger.info("round %d: selected %d candidates, %d could not be built", record.number, selected, n_failed)
     return {"n_selected": selected, "n_not_built": n_failed}
-
-
-def diverse(ranked: Sequence[CandidateRecord], policy: Policy) -> list[CandidateRecord]:
-    """Thin out a ranking: small enough cells, and only the best few of each chemical system."""
-    kept: list[CandidateRecord] = []
-    of_chemsys: Counter[str] = Counter()
-    for candidate in ranked:
-        chemsys = candidate.gene.chemsys
-        if candidate.gene.nsites <= policy.max_nsites and of_chemsys[chemsys] < policy.max_per_chemsys:
-            of_chemsys[chemsys] += 1
-            kept.append(candidate)
-    return kept

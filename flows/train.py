@@ -1,6 +1,7 @@
 """The training step of a round: snapshot of the database, fine-tuning of the shipped model, registration."""
 
 import logging
+from dataclasses import replace
 
 from wyloop.flows.policy import Policy
 from wyloop.flows.progress import progress
@@ -43,11 +44,13 @@ def train_model(store: Store, record: RoundRecord, policy: Policy) -> dict[str, 
         checkpoint: Checkpoint = train(
             snapshot.rows, config, initial=shipped, on_epoch=lambda metrics: report(metrics.epoch, metrics.n_epochs)
         )
+    # Trained again after an interruption, it must be the same model to the byte: its wall time stays out of the card.
+    card = {key: value for key, value in checkpoint.card.items() if key != "wall_time_s"}
     model_id = registry.save_model(
         store,
-        checkpoint.to_bytes(),
+        replace(checkpoint, card=card).to_bytes(),
         parent_id=shipped_id,
-        card=dict(checkpoint.card),
+        card=card,
         snapshot=snapshot,
         campaign_id=record.campaign_id,
         round_number=record.number,

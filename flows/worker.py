@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -61,20 +62,21 @@ def run_worker(
     os.chdir(folder)  # FireWorks writes its files into the current directory; this process has no other use for it
     stop = _raise_on_stop_signals()
     n_run = 0
-    try:
-        while is_wanted():
-            if launch_rocket(lpad, fworker, strm_lvl="ERROR"):
-                n_run += 1
-            elif once:
-                break
-            else:
-                time.sleep(IDLE_SLEEP)
-            if stop.is_set():
-                break
-    except StopRequested:
-        logger.info("stopping between two jobs")
-    if stop.is_set():
-        _give_back_own_job(lpad)
+    with closing(lpad.connection):
+        try:
+            while is_wanted():
+                if launch_rocket(lpad, fworker, strm_lvl="ERROR"):
+                    n_run += 1
+                elif once:
+                    break
+                else:
+                    time.sleep(IDLE_SLEEP)
+                if stop.is_set():
+                    break
+        except StopRequested:
+            logger.info("stopping between two jobs")
+        if stop.is_set():
+            _give_back_own_job(lpad)
     return n_run
 
 
@@ -95,7 +97,9 @@ def _give_back_own_job(lpad: "LaunchPad") -> None:
     own = lpad.launches.find_one({"fworker.name": worker_name()}, sort=[("launch_id", -1)])
     if own is None:
         return
-    if lpad.fireworks.find_one({"fw_id": own["fw_id"], "state": {"$in": ["FIZZLED", *ACTIVE_STATES]}}) is not None:
+    # A job that failed by itself is FIZZLED too, and stays so.
+    states = [*ACTIVE_STATES, "FIZZLED"] if StopRequested.__name__ in str(own.get("action")) else list(ACTIVE_STATES)
+    if lpad.fireworks.find_one({"fw_id": own["fw_id"], "state": {"$in": states}}) is not None:
         lpad.rerun_fw(own["fw_id"])
         logger.info("gave back job %d", own["fw_id"])
 

@@ -130,9 +130,10 @@ def complete(
 
 
 @translated
-def fail(store: Store, identity: str, *, error: str, log_tail: str = "") -> bool:
-    """Record why a calculation failed. False if it was completed before: the result stays."""
-    fields = {"status": "failed", "error": error, "log_tail": log_tail[-LOG_TAIL_LENGTH:], "finished_at": now()}
+def fail(store: Store, identity: str, *, error: str, log_tail: str = "", core_seconds: float | None = None) -> bool:
+    """Record why a calculation failed, and what it cost. False if it was completed before: the result stays."""
+    fields: dict[str, Any] = {"status": "failed", "error": error, "finished_at": now(), "core_seconds": core_seconds}
+    fields["log_tail"] = log_tail[-LOG_TAIL_LENGTH:]
     return _advance(store, identity, fields)
 
 

@@ -3,8 +3,9 @@
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import IngestError
@@ -60,9 +61,21 @@ def _with_crystals(
             yield row, crystals.get((str(row["collection"]), str(row["id"])))
 
 
+@contextmanager
+def _whole(out: Path) -> Iterator[TextIO]:
+    """Open a file that appears whole or not at all: a full disk leaves the one that was there."""
+    temporary = out.with_name(out.name + ".part")
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            yield file
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _csv(rows: Iterator[tuple[Mapping[str, JSON], Crystal | None]], out: Path) -> int:
     n_written = 0
-    with out.open("w", newline="", encoding="utf-8") as file:
+    with _whole(out) as file:
         writer = csv.writer(file)
         writer.writerow(["material_id", *COLUMNS[1:], "cif"])
         for row, crystal in rows:
@@ -75,7 +88,7 @@ def _csv(rows: Iterator[tuple[Mapping[str, JSON], Crystal | None]], out: Path) -
 
 def _jsonl(rows: Iterator[tuple[Mapping[str, JSON], Crystal | None]], out: Path) -> int:
     n_written = 0
-    with out.open("w", encoding="utf-8") as file:
+    with _whole(out) as file:
         for row, crystal in rows:
             line = dict(row) | ({} if crystal is None else crystal_fields(crystal))
             file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
@@ -89,8 +102,7 @@ def _cif(rows: Iterator[tuple[Mapping[str, JSON], Crystal | None]], out: Path) -
     for row, crystal in rows:
         if crystal is not None:
             name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in str(row["id"]))
-            (out / f"{row.get('formula_pretty', 'crystal')}_{name}.cif").write_text(
-                write_cif(crystal), encoding="utf-8"
-            )
+            with _whole(out / f"{row.get('formula_pretty', 'crystal')}_{name}.cif") as file:
+                file.write(write_cif(crystal))
             n_written += 1
     return n_written

@@ -54,7 +54,10 @@ def describe(error: PyMongoError) -> str:
     if isinstance(error, ConfigurationError):
         return f"can't use this MongoDB address ({text}); expected mongodb://host:port/; correct WYLOOP_STORES_URI"
     if isinstance(error, AutoReconnect):
-        return f"lost MongoDB ({text}); expected a running replica set; start it and run the same command again"
+        return (
+            f"lost MongoDB ({text}); expected a running replica set; see in its log why it ended (a full disk does "
+            "that), start it and run the same command again"
+        )
     return f"MongoDB refused an operation ({text}); expected it to succeed; see the server's log"
 
 

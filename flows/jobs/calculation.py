@@ -61,11 +61,12 @@ def run_calculation(store: Store, calculation_id: str) -> bool:
     except DatabaseError:
         raise  # the database is what a failure would be recorded in; the job runs again
     except WyloopError as error:
-        calculations.fail(store, calculation_id, error=str(error), log_tail="")
+        calculations.fail(store, calculation_id, error=str(error), core_seconds=time.process_time() - started)
         logger.warning("calculation %s failed: %s", calculation_id, error)
         return False
     except Exception as error:
         message, log_tail = f"{type(error).__name__}: {error}", traceback.format_exc()[-LOG_TAIL:]
-        calculations.fail(store, calculation_id, error=message, log_tail=log_tail)
+        spent = time.process_time() - started
+        calculations.fail(store, calculation_id, error=message, log_tail=log_tail, core_seconds=spent)
         raise
     return not outcome.problems

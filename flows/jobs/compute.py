@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from wyloop.models.crystal import Crystal
@@ -66,10 +67,11 @@ def _phonon(store: Store, record: CalculationRecord) -> Outcome:
     if crystal is None:
         raise CalculatorError(f"{record.subject} is not relaxed; expected its relaxation to be completed first")
     phonons = gamma_phonons(crystal, PhononSettings(**protocol(record.protocol).settings))
+    optical = phonons.lowest_optical_frequency
     return Outcome(
         {
             "frequencies": list(phonons.frequencies),
-            "lowest_optical_frequency": phonons.lowest_optical_frequency,
+            "lowest_optical_frequency": optical if isfinite(optical) else None,  # one atom has no optical branch
             "tolerance": phonons.tolerance,
             "is_stable": phonons.is_stable,
             "is_prescreen": phonons.is_prescreen,

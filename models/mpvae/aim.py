@@ -22,10 +22,10 @@ MAX_ELEMENTS = 4
 DEFAULT_MIN_ELEMENTS = 2
 
 
-def limits_of(target: Target, max_atoms: int) -> Limits:
+def limits_of(target: Target, max_atoms: int, max_elements: int = MAX_ELEMENTS) -> Limits:
     """Translate the structural conditions of a target for the decoder.
 
-    Compounds are wanted unless the target says otherwise: two elements at least.
+    Compounds are wanted unless the target says otherwise: from two elements to `max_elements`.
 
     Raises:
         TargetError: The conditions exclude every gene.
@@ -34,7 +34,7 @@ def limits_of(target: Target, max_atoms: int) -> Limits:
     allowed = (set(ids) if condition.may is None else set(ids) & set(condition.may)) - set(condition.must_not)
     required = set(condition.must)
     unknown = sorted(required - set(ids))
-    free = range(min(DEFAULT_MIN_ELEMENTS, len(allowed)), max(MAX_ELEMENTS, len(required)) + 1)
+    free = range(min(DEFAULT_MIN_ELEMENTS, len(allowed)), max(max_elements, len(required), DEFAULT_MIN_ELEMENTS) + 1)
     counts = _accepted(target, "nelements", range(1, len(allowed) + 1)) if "nelements" in target.fields else list(free)
     counts = [count for count in counts if len(required) <= count <= len(allowed)]
     sizes = _accepted(target, "nsites", range(1, max_atoms + 1))

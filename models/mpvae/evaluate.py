@@ -18,6 +18,7 @@ from wyloop.models.mpvae.predict import BATCH_SIZE, as_numpy, latent_vectors, pr
 from wyloop.models.mpvae.vocabulary import STOP, position_tables
 
 N_DECODED = 1000
+MIN_LABELLED, MIN_OF_A_KIND = 10, 5  # validation rows needed to calibrate
 LEVELS = np.linspace(0.1, 0.9, 9)
 METAL_TEMPERATURES = np.geomspace(0.3, 4.0, 40)
 NO_ORBIT_LIMIT = 1_000_000
@@ -113,23 +114,26 @@ def _binary_ece(probability: NDArray[np.float64], answer: NDArray[np.float64]) -
 
 @torch.no_grad()
 def calibrate(network: MPVAE, data: Dataset) -> None:
-    """Fit the uncertainty scales, the metal temperature and the gap rule on validation rows (changes the network)."""
-    network.calibration.copy_(torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]))
+    """Fit the uncertainty scales, the metal temperature and the gap rule on validation rows (changes the network).
+
+    What too few rows are labelled for stays as it was.
+    """
     outputs = raw_outputs(network, data.genes)
     labels = standardise(network, torch.from_numpy(data.labels))
     for index in range(3):
         known = ~labels.values[:, index].isnan()
-        if known.sum() >= 10:
+        if known.sum() >= MIN_LABELLED:
             error = (outputs[known, index] - labels.values[known, index]).abs()
             network.calibration[index] = (error / outputs[known, index + 3].exp()).mean().clamp(0.1, 10)
     known = ~labels.is_metal.isnan()
-    if known.sum() >= 10:
+    has_both_kinds = min((labels.is_metal == 0).sum(), (labels.is_metal == 1).sum()) >= MIN_OF_A_KIND
+    if has_both_kinds:
         logit, is_metal = outputs[known, 6], labels.is_metal[known]
         nll = [float(binary_cross_entropy_with_logits(logit / t, is_metal)) for t in METAL_TEMPERATURES]
         network.calibration[3] = float(METAL_TEMPERATURES[int(np.argmin(nll))])
     gap = torch.from_numpy(data.labels[:, 1])
     known = ~gap.isnan()
-    if known.sum() >= 10:
+    if has_both_kinds and known.any():
         errors = []
         for rule in (0.0, 1.0):
             network.calibration[4] = rule

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wyloop.models.errors import TargetError
-from wyloop.models.mpvae.aim import latent_miss, limits_of, property_miss, structure_matches
+from wyloop.models.mpvae.aim import MAX_ELEMENTS, latent_miss, limits_of, property_miss, structure_matches
 from wyloop.models.mpvae.checkpoint import Checkpoint
 from wyloop.models.mpvae.data import gene_arrays, genes_of
 from wyloop.models.mpvae.evaluate import sample_prior
@@ -30,6 +30,7 @@ N_PARENTS = 512  # references and own finds nearest to the target that are varie
 PARENT_SHARE = 0.5
 NOISE = (0.15, 0.8)  # range of the noise on a parent, in standard deviations of the prior
 TEMPERATURE = (0.5, 1.0)
+REFUSED = 1000.0  # added to the distance from the target of genes that are not accepted
 N_STEPS, STEP_SIZE, STAY_WEIGHT = 12, 0.08, 0.02  # latent optimisation
 
 
@@ -59,6 +60,7 @@ def generate(
     seed: int,
     references: Sequence[Gene] = (),
     exclude: Container[str] = (),
+    accept: Callable[[Gene], bool] | None = None,
     max_atoms: int = MAX_ATOMS,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Gene]:
@@ -73,8 +75,10 @@ def generate(
         target: What the genes should be.
         n: Genes wanted; fewer come back if a bounded number of draws finds no more.
         seed: The same seed and arguments give the same genes.
-        references: Known genes to start from besides the prior; the ones predicted nearest to the target are used.
+        references: Known genes to start from besides the prior; the ones predicted nearest to the target are used. If
+            the target leaves the number of elements free, no gene has more of them than all of these.
         exclude: Fingerprints that must not come back.
+        accept: A further wish, such as charge neutrality; genes it refuses come last, as near misses do.
         max_atoms: Most atoms in the primitive cell.
         on_progress: Called after each round with the genes on target so far and `n`.
 
@@ -82,7 +86,8 @@ def generate(
         TargetError: No gene can meet the space groups, elements and sizes of the target.
     """
     network = checkpoint.network
-    limits = limits_of(target, max_atoms)
+    most_elements = max((len(gene.amounts) for gene in references), default=MAX_ELEMENTS)
+    limits = limits_of(target, max_atoms, most_elements)
     if not network.decoder.grammar.space_group_mask(limits).any():
         raise TargetError(f"no space group of target '{target}' has an orbit of at most {limits.max_atoms} atoms")
     generator = torch.Generator().manual_seed(seed)
@@ -105,7 +110,8 @@ def generate(
                 new[fingerprint] = gene
         found.genes |= new
         for fingerprint, prediction in zip(new, predict(checkpoint, list(new.values())), strict=True):
-            found.misses[fingerprint] = property_miss(target, prediction.values())
+            is_refused = accept is not None and not accept(new[fingerprint])
+            found.misses[fingerprint] = property_miss(target, prediction.values()) + (REFUSED if is_refused else 0.0)
         parents = _with_finds(network, parents, found)
         n_on_target = found.n_on_target
         logger.info("generated round %d/%d, %d/%d genes on target", index + 1, n_rounds, n_on_target, n)

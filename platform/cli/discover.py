@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wyloop.stores.ingest.report import IngestReport
 
 POLL = 1.0  # s between two looks at jobs under way
+LOOK_INTERVAL = 60.0  # s after which the flow looks itself, and gives back the jobs of workers that are gone
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Wish:
     policy: dict[str, Any]
     out: Path
     is_json: bool
+    is_detached: bool
 
 
 def discover(
@@ -52,6 +54,9 @@ def discover(
     seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the CIF files of what was found.")] = Path("wyloop-results"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the services running at the end.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the rounds to the scheduled flow of 'wyloop up', which is started.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Discover crystals for a target: generate, screen, compute, learn, round after round."""
@@ -76,6 +81,7 @@ def discover(
         policy=policy.model_dump(mode="json"),
         out=out,
         is_json=as_json,
+        is_detached=detach,
     )
     run(current_settings(), wish, console(stderr=as_json), keep=keep)
 
@@ -86,6 +92,7 @@ def run(settings: "AllSettings", wish: Wish, console: "Console", *, keep: bool) 
     Raises:
         WyloopError: A service, the database, the data or a step failed; what is stored so far stays.
     """
+    from wyloop.platform import services
     from wyloop.platform.session import borrowed, keep_services
     from wyloop.stores.connection import connect
 
@@ -104,6 +111,11 @@ def run(settings: "AllSettings", wish: Wish, console: "Console", *, keep: bool) 
                 f"Campaign [bold]{campaign.campaign_id}[/bold]: {' and '.join(campaign.target)}; "
                 f"rounds {first} to {campaign.rounds_requested}"
             )
+            if wish.is_detached:
+                services.up(settings, with_flow_server=True)
+                keep_services(settings)
+                console.print(f"It runs by itself; see it at {running.prefect_ui_url}, stop it with 'wyloop down'.")
+                return
             _advance_until_done(store, campaign.campaign_id, console)
             _show_results(store, campaign.campaign_id, first, wish, console, running)
         finally:
@@ -157,18 +169,20 @@ def _advance_until_done(store: "Store", campaign_id: str, console: "Console") ->
 
 
 def _wait_for_jobs(store: "Store", campaign_id: str, bars: "Bars") -> None:
-    """Watch the jobs of the open round, with a progress bar, until a look by the flow is worth its while."""
+    """Watch the jobs of the open round, with a progress bar, until all have finished or another look may help them."""
+    from wyloop.flows.dispatch import n_unfinished
+    from wyloop.flows.session import launchpad
     from wyloop.stores import calculations, campaigns
 
     record = campaigns.open_round(store, campaign_id)
     if record is None:
         return
     began = time.monotonic()
-    while time.monotonic() - began < 60:
-        found = calculations.of_round(store, record.round_id)
-        n_done = sum(calculation.status in ("completed", "failed") for calculation in found)
-        bars.update(f"round {record.number}: jobs", n_done, len(found))
-        if n_done == len(found):
+    while time.monotonic() - began < LOOK_INTERVAL:
+        identities = [found.calculation_id for found in calculations.of_round(store, record.round_id)]
+        unfinished = n_unfinished(store, launchpad(), identities)
+        bars.update(f"round {record.number}: jobs", len(identities) - unfinished, len(identities))
+        if not unfinished:
             return
         time.sleep(POLL)
 

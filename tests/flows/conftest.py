@@ -1,6 +1,9 @@
-"""A LaunchPad of its own for every test, and the process environment that flows and jobs find their database in."""
+"""A LaunchPad of its own for every test, the environment that flows and jobs find their database in, and Prefect."""
 
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -9,6 +12,8 @@ import pytest
 from tests.conftest import MongoServer
 from wyloop.flows import session
 from wyloop.flows.launchpad import launchpad
+from wyloop.platform.prefect_server import start_prefect, stop_prefect
+from wyloop.platform.workers import ONE_THREAD
 from wyloop.stores.connection import Store
 
 if TYPE_CHECKING:
@@ -29,18 +34,70 @@ def lpad(mongod: MongoServer, launchpad_name: str) -> Iterator["LaunchPad"]:
 
 
 @pytest.fixture
-def in_process(
-    mongod: MongoServer, database: Store, lpad: "LaunchPad", launchpad_name: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Store]:
+def own_environment(mongod: MongoServer, database: Store, launchpad_name: str) -> dict[str, str]:
+    """Variables that make a process work on the test's database and LaunchPad."""
+    return {
+        **ONE_THREAD,
+        "WYLOOP_STORES_URI": mongod.uri,
+        "WYLOOP_STORES_DATABASE": database.name,
+        "WYLOOP_FLOWS_LAUNCHPAD_DATABASE": launchpad_name,
+    }
+
+
+@pytest.fixture
+def in_process(own_environment: dict[str, str], lpad: "LaunchPad", monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """The test's database and LaunchPad as this process's own."""
-    monkeypatch.setenv("WYLOOP_STORES_URI", mongod.uri)
-    monkeypatch.setenv("WYLOOP_STORES_DATABASE", database.name)
-    monkeypatch.setenv("WYLOOP_FLOWS_LAUNCHPAD_DATABASE", launchpad_name)
+    for name, value in own_environment.items():
+        monkeypatch.setenv(name, value)
+    with this_process():
+        yield session.store()
+
+
+@contextmanager
+def this_process() -> Iterator[None]:
+    """Let this process take its database and LaunchPad from the environment as it is now, and forget them after."""
     caches = (session.store, session.settings, session.launchpad)
     for cached in caches:
         cached.cache_clear()
-    yield session.store()
+    yield
     session.launchpad().connection.close()
     session.store().close()
     for cached in caches:
         cached.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real Prefect server for the session."""
+    folder = tmp_path_factory.mktemp("prefect")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PREFECT_API_URL", raising=False)
+        api_url = start_prefect(folder).api_url
+    yield api_url
+    stop_prefect(folder)
+
+
+@contextmanager
+def prefect_at(api_url: str) -> Iterator[None]:
+    """Run the flows of this process on a server."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_LEVEL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOGGING_LEVEL: "ERROR"}):
+        yield
+
+
+@pytest.fixture
+def prefect(prefect_api: str) -> Iterator[str]:
+    """This process's flows run on the session's server; its address."""
+    with prefect_at(prefect_api):
+        yield prefect_api
+
+
+@pytest.fixture
+def process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A worker in this process changes its folder and its signal handlers: both are put back. The run folder."""
+    monkeypatch.chdir(tmp_path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield tmp_path / "runs"
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

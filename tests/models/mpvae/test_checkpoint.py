@@ -68,14 +68,14 @@ def test_shipped_weights_load_and_have_their_card() -> None:
 
 
 def test_shipped_weights_know_textbook_crystals() -> None:
-    """PBE values of the Materials Project, within three times the model's error on its test file."""
+    """PBE values of the Materials Project, within five times the model's error on its test file."""
     texts = ["225 Cl:b Na:a", "225 Mg:a O:b", "221 O:c Sr:a Ti:b", "216 As:c Ga:a", "221 Al:b Ni:a"]
     genes = [Gene.parse(text) for text in texts]
     predictions = predict(load_shipped(), genes)
     test = load_shipped().card["metrics"]["test"]
     energies = (-2.11, -3.04, -3.55, -0.41, -0.66)  # eV/atom
     for prediction, energy in zip(predictions, energies, strict=True):
-        assert abs(prediction.formation_energy_per_atom - energy) < 3 * test["formation_energy_mae"] + 0.1
+        assert abs(prediction.formation_energy_per_atom - energy) < 5 * test["formation_energy_mae"] + 0.1
     assert predictions[0].band_gap > 3
     assert predictions[4].band_gap == pytest.approx(0, abs=0.1)
     assert predictions[4].metal_probability > 0.8

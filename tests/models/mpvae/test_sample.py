@@ -52,6 +52,17 @@ def test_same_seed_same_genes(tiny: Checkpoint) -> None:
     assert one != generate(tiny, target, 30, seed=8)
 
 
+def test_refused_genes_come_last(tiny: Checkpoint, rows: list[TrainingRow]) -> None:
+    """With a wish for chlorides, they come first; references of two elements keep the number of elements at two."""
+    references = [row.gene for row in rows if len(row.gene.amounts) == 2]
+    target = Target.parse(["formation_energy_per_atom < -1.0"])
+    genes = generate(tiny, target, 40, seed=5, references=references, accept=lambda gene: "Cl" in gene.elements)
+    wished = ["Cl" in gene.elements for gene in genes]
+    assert sum(wished) >= 20
+    assert wished == sorted(wished, reverse=True)
+    assert {len(gene.elements) for gene in genes} == {2}
+
+
 def test_structure_conditions_hold_for_every_gene(tiny: Checkpoint) -> None:
     target = Target.parse(
         ["elements has O", "elements in O, Ti, Sr, Ca", "nelements = 3", "crystal_system = cubic", "nsites <= 8"]

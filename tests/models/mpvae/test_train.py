@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from wyloop.models.mpvae.checkpoint import Checkpoint
 from wyloop.models.mpvae.config import TrainingConfig
 from wyloop.models.mpvae.data import TrainingRow
 from wyloop.models.mpvae.evaluate import evaluate
+from wyloop.models.mpvae.predict import predict
 from wyloop.models.mpvae.run_state import FILE_NAME
 from wyloop.models.mpvae.train import EpochMetrics, train
 from wyloop.models.wyckoff.gene import Gene
@@ -169,6 +171,18 @@ def test_fine_tuning_learns_new_rows(tiny: Checkpoint, rows: list[TrainingRow]) 
     assert torch.equal(tuned.weights["prior_mean"], tiny.weights["prior_mean"])
     assert tuned.config == tiny.config
     assert tuned.card["initial"]["data"] == tiny.card["data"]
+
+
+def test_semiconductors_alone_do_not_make_it_forget_metals(tiny: Checkpoint, rows: list[TrainingRow]) -> None:
+    with_gap = [row for row in rows if row.labels.get("band_gap", 0) > 0]
+    config = TrainingConfig.fine_tune(n_epochs=6).model_copy(update={"learning_rate": 2e-3, "anchor_weight": 0.0})
+    tuned = train(with_gap, config, initial=tiny)
+    metals = [row.gene for row in rows if row.labels.get("band_gap") == 0]
+    before = [prediction.metal_probability for prediction in predict(tiny, metals)]
+    after = [prediction.metal_probability for prediction in predict(tuned, metals)]
+    assert min(before) > 0.5
+    assert np.mean(after) > 0.8
+    assert torch.equal(tuned.weights["calibration"][3:], tiny.weights["calibration"][3:])
 
 
 def test_fine_tuning_many_rows_takes_fewer_epochs() -> None:

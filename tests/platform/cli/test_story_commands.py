@@ -1,6 +1,9 @@
 """Commands that tell what a campaign did: campaigns, candidates, jobs, workers."""
 
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +111,32 @@ def test_jobs(wyloop: Command, calculation: CalculationRecord) -> None:
     assert "relax GaAs" in wyloop("job", "list", "--state", "ready").out
     assert wyloop("job", "list", "--state", "COMPLETED").out == "no jobs\n"
     assert "unknown job state 'LOST'" in wyloop("job", "list", "--state", "lost").error.replace("'lost'", "'LOST'")
+
+
+@pytest.fixture
+def as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A worker is made for a process of its own: it takes signals, the current folder and the number of threads."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("as_before")
+def test_a_worker_runs_what_is_ready(wyloop: Command, calculation: CalculationRecord, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    other = wyloop("worker", "--once", "--categories", "dft, phonon", "--run-folder", scratch)
+    assert (other.status, other.out, other.err) == (0, "ran 0 jobs\n", "")
+    ready = wyloop("worker", "-n", "1", "--categories", "mlip", "--run-folder", scratch)
+    assert (ready.status, ready.out, ready.err) == (0, "ran 1 jobs\n", "")
+    (row,) = wyloop("job", "list", "--json").json
+    assert (row["state"], row["category"]) == ("COMPLETED", "mlip")
+    assert "job COMPLETED" in wyloop("candidate", "show", str(calculation.candidate_id)).out
+
+
+def test_a_worker_without_a_database_is_one_line(wyloop: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WYLOOP_STORES_URI", "mongodb://127.0.0.1:9/?replicaSet=rs0")
+    monkeypatch.setenv("WYLOOP_STORES_TIMEOUT_MS", "200")
+    assert "no MongoDB answers at 127.0.0.1:9" in wyloop("worker", "--once").error
