@@ -9,6 +9,7 @@ from wyloop.flows.progress import progress
 from wyloop.models.mpvae.checkpoint import Checkpoint
 from wyloop.models.mpvae.predict import predict
 from wyloop.models.mpvae.sample import generate
+from wyloop.models.screening.charge import charge_neutrality
 from wyloop.models.screening.funnel import ScreeningPolicy, is_accepted, screen
 from wyloop.models.screening.hull import Entry
 from wyloop.models.screening.verdict import Verdict
@@ -40,6 +41,8 @@ def generate_candidates(
     others = candidates.proposed_fingerprints(store, campaign.campaign_id, except_round=record.round_id)
     excluded = candidates.known_fingerprints(store) | others
     references = [row.gene for row in training_snapshot(store).rows]
+    # Half of what meets the target by prediction is not neutral: the search finds the weak spots of its own heads.
+    is_neutral_wanted = "charge_neutrality" in policy.screening.binding
     with progress("generating candidates") as report:
         genes = generate(
             checkpoint,
@@ -48,6 +51,7 @@ def generate_candidates(
             seed=record.seed,
             references=references,
             exclude=excluded,
+            accept=(lambda gene: charge_neutrality(gene.amounts).passed) if is_neutral_wanted else None,
             on_progress=report,
         )
     proposals = [

@@ -39,7 +39,7 @@ def train_model(store: Store, record: RoundRecord, policy: Policy) -> dict[str, 
         campaign_id=None,
         round_number=None,
     )
-    config = TrainingConfig.fine_tune(seed=policy.seed + record.number)
+    config = TrainingConfig.fine_tune(n_rows=len(snapshot.rows), seed=policy.seed + record.number)
     with progress("fine-tuning the MPVAE") as report:
         checkpoint: Checkpoint = train(
             snapshot.rows, config, initial=shipped, on_epoch=lambda metrics: report(metrics.epoch, metrics.n_epochs)

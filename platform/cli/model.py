@@ -163,7 +163,7 @@ def _train(rows: "Sequence[TrainingRow]", n_epochs: int | None, seed: int, *, fr
     from wyloop.models.mpvae.config import TrainingConfig
 
     torch.set_num_threads(1)
-    config = TrainingConfig(seed=seed) if from_scratch else TrainingConfig.fine_tune(seed=seed)
+    config = TrainingConfig(seed=seed) if from_scratch else TrainingConfig.fine_tune(n_rows=len(rows), seed=seed)
     if n_epochs is not None:
         config = config.model_copy(update={"n_epochs": n_epochs})
     initial = None if from_scratch else load_shipped()

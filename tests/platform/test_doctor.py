@@ -85,6 +85,7 @@ def test_data_that_are_missing(
     monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "none.safetensors")
     monkeypatch.setattr(read, "PATH", tmp_path / "none.json.gz")
     read.starter_set.cache_clear()
+    checkpoint.load_shipped.cache_clear()
     checks = examine()
     for name, file in (("weights", "none.safetensors"), ("starter set", "none.json.gz")):
         assert (checks[name].status, checks[name].remedy) == ("fail", "install wyloop again")
