@@ -1,11 +1,10 @@
 """The training step of a round: snapshot of the database, fine-tuning of the shipped model, registration."""
 
 import logging
-from dataclasses import replace
 
 from wyloop.flows.policy import Policy
 from wyloop.flows.progress import progress
-from wyloop.models.mpvae.checkpoint import Checkpoint, load_shipped
+from wyloop.models.mpvae.checkpoint import SHIPPED, load_shipped
 from wyloop.models.mpvae.config import TrainingConfig
 from wyloop.models.mpvae.train import train
 from wyloop.stores import registry
@@ -32,28 +31,31 @@ def train_model(store: Store, record: RoundRecord, policy: Policy) -> dict[str, 
     shipped = load_shipped()
     shipped_id = registry.save_model(
         store,
-        shipped.to_bytes(),
+        SHIPPED.read_bytes(),
         parent_id=None,
         card=dict(shipped.card),
         snapshot=None,
         campaign_id=None,
         round_number=None,
     )
+    counts: dict[str, object] = {"snapshot_hash": snapshot.hash, "n_rows": len(snapshot.rows)}
+    before = (shipped_id, record.campaign_id, record.number, snapshot.hash)
+    for known in registry.models(store):  # interrupted after this, the step has done its work
+        if (known.parent_id, known.campaign_id, known.round_number, known.snapshot_hash) == before:
+            return {"model_id": known.model_id, **counts}
     config = TrainingConfig.fine_tune(n_rows=len(snapshot.rows), seed=policy.seed + record.number)
     with progress("fine-tuning the MPVAE") as report:
-        checkpoint: Checkpoint = train(
+        checkpoint = train(
             snapshot.rows, config, initial=shipped, on_epoch=lambda metrics: report(metrics.epoch, metrics.n_epochs)
         )
-    # Trained again after an interruption, it must be the same model to the byte: its wall time stays out of the card.
-    card = {key: value for key, value in checkpoint.card.items() if key != "wall_time_s"}
     model_id = registry.save_model(
         store,
-        replace(checkpoint, card=card).to_bytes(),
+        checkpoint.to_bytes(),
         parent_id=shipped_id,
-        card=card,
+        card=dict(checkpoint.card),
         snapshot=snapshot,
         campaign_id=record.campaign_id,
         round_number=record.number,
     )
     logger.info("round %d: fine-tuned %s on %d rows", record.number, model_id, len(snapshot.rows))
-    return {"model_id": model_id, "snapshot_hash": snapshot.hash, "n_rows": len(snapshot.rows)}
+    return {"model_id": model_id, **counts}

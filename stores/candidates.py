@@ -141,9 +141,10 @@ def set_status(
     Returns:
         How many documents changed.
     """
-    criteria: dict[str, Any] = {"candidate_id": {"$in": list(identities)}, "status": {"$ne": status}}
+    differs = [{"status": {"$ne": status}}, {"reason": {"$ne": reason}}]
+    criteria: dict[str, Any] = {"candidate_id": {"$in": list(identities)}, "$or": differs}
     if only_from is not None:
-        criteria["status"] = {"$in": list(only_from), "$ne": status}
+        criteria["status"] = {"$in": list(only_from)}
     if status not in CANDIDATE_STATUSES:
         raise CampaignError(f"candidate status {status!r}; expected one of {', '.join(CANDIDATE_STATUSES)}")
     fields: dict[str, Any] = {"status": status, "reason": reason} | ({} if rank is None else {"rank": rank})

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("packaging")  # one process builds the wheel
+
 CHECKOUT = Path(__file__).parents[1]
 FLOORS = ("models", "stores", "flows", "platform")
 BUILD = ("pyproject.toml", "README.md", "LICENSE")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wyloop.platform.cli.output import JsonOption, print_json, progress, write_lines
+from wyloop.platform.cli.output import JsonOption, check_place, print_json, progress, write_lines
 
 if TYPE_CHECKING:
     from wyloop.models.wyckoff.gene import Gene
@@ -25,6 +25,7 @@ def encode(
     """
     from wyloop.platform.rows import Refused, read_rows
 
+    check_place(out)
     refused = Refused()
     with progress("encoding") as report:
         n_encoded = write_lines(out, (_line(row) for row in read_rows(path, refused, report)))

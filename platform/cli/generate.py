@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wyloop.platform.cli.output import JsonOption, TargetOption, print_json, progress, write_lines
+from wyloop.platform.cli.output import JsonOption, TargetOption, check_place, print_json, progress, write_lines
 
 
 def generate(
@@ -23,6 +23,7 @@ def generate(
     """
     from wyloop.models.targets import Target
 
+    check_place(out)
     target = Target.parse(targets)  # before the heavy imports: a typing error shows at once
     from wyloop.models.mpvae.checkpoint import Checkpoint, load_shipped
     from wyloop.platform.generation import propose

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wyloop.platform.cli.output import JsonOption, current_settings, print_facts, print_json, print_rows, progress
+from wyloop.platform.cli.output import (
+    JsonOption,
+    check_place,
+    current_settings,
+    print_facts,
+    print_json,
+    print_rows,
+    progress,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +55,7 @@ def train(
 
     With --data and --out no database is needed, and nothing is registered.
     """
+    check_place(out)
     if data is not None:
         if out is None:
             raise typer.BadParameter("a model trained on a file is not registered; say where to write it")

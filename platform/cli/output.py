@@ -96,6 +96,20 @@ def cell(value: object) -> str:
     return str(value)
 
 
+def check_place(out: Path | None) -> None:
+    """Refuse a file that can't be written before the work that would fill it.
+
+    Raises:
+        BadParameter: Its folder does not exist, or it is a folder itself.
+    """
+    if out is None:
+        return
+    if out.is_dir():
+        raise typer.BadParameter(f"{out} is a folder; expected the name of a file")
+    if not out.parent.is_dir():
+        raise typer.BadParameter(f"no folder {out.parent}; expected one that exists; make it first")
+
+
 def write_lines(path: Path, rows: Iterable[object]) -> int:
     """Write one JSON document a line; the file appears whole or not at all.
 

@@ -49,10 +49,10 @@ def test_a_chain_asked_for_twice_is_one(
     assert not submit_chain(lpad, candidate, chain, "screening")
     assert database.database["calculations"].count_documents({}) == 2
     assert lpad.workflows.count_documents({}) == 1
-    jobs = list(lpad.fireworks.find({}, {"name": 1, "spec._priority": 1, "spec._category": 1}).sort("fw_id"))
+    jobs = list(lpad.fireworks.find({}, {"name": 1, "spec._priority": 1, "spec._category": 1}).sort("name"))
     assert [(job["name"], job["spec"]["_priority"], job["spec"]["_category"]) for job in jobs] == [
-        ("relaxation NaCl 225", 997, "mlip"),
         ("phonon NaCl 225", 997, "mlip"),
+        ("relaxation NaCl 225", 997, "mlip"),
     ]
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from tests.flows.rounds import POLICY, TARGET, contents, fill, open_round
 from wyloop.flows.generate import generate_candidates, screen_candidates
-from wyloop.models.mpvae.checkpoint import load_shipped
+from wyloop.models.mpvae.checkpoint import SHIPPED
 from wyloop.models.screening.funnel import SCREENS
 from wyloop.models.wyckoff.gene import canonical
 from wyloop.stores import campaigns, candidates, registry
@@ -16,12 +16,11 @@ Round = tuple[CampaignRecord, RoundRecord]
 def with_shipped_model(store: Store, target: tuple[str, ...] = TARGET) -> Round:
     """Open the next round of a target, its model the shipped one."""
     campaign, record = open_round(store, target=target)
-    shipped = load_shipped()
     model_id = registry.save_model(
         store,
-        shipped.to_bytes(),
+        SHIPPED.read_bytes(),
         parent_id=None,
-        card=dict(shipped.card),
+        card={},
         snapshot=None,
         campaign_id=None,
         round_number=None,

@@ -50,9 +50,7 @@ def test_the_best_of_each_chemical_system_are_selected(database: Store, record: 
     # Two of Cl-Na at most; the spinel has 14 atoms, more than the 12 that are relaxed.
     assert [(found.gene, found.rank) for found in selected(database, record)] == [(NACL, 1), (NACL_WRONG, 2), (KBR, 3)]
     assert candidates.funnel(database, record.round_id)["passed"] == 2
-    asked = {
-        (found.subject, found.kind): found.inputs for found in calculations.of_round(database, record.round_id)
-    }
+    asked = {(found.subject, found.kind): found.inputs for found in calculations.of_round(database, record.round_id)}
     assert len(asked) == 6
     (start,) = asked[str(NACL), "relaxation"]
     assert encode(start) == NACL
@@ -93,9 +91,7 @@ def test_what_cannot_be_built_fails_and_the_next_best_takes_its_place(database: 
 def test_without_a_prediction_a_usual_volume_is_tried(database: Store, record: RoundRecord) -> None:
     propose(database, record, NACL)
     assert select_candidates(database, record, POLICY)["n_selected"] == 1
-    relaxation = next(
-        found for found in calculations.of_round(database, record.round_id) if found.kind == "relaxation"
-    )
+    relaxation = next(found for found in calculations.of_round(database, record.round_id) if found.kind == "relaxation")
     assert relaxation.inputs[0].volume / 2 == pytest.approx(20.0, rel=0.3)
 
 

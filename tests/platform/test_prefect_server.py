@@ -13,6 +13,7 @@ from wyloop.models.errors import ServiceError
 from wyloop.platform import prefect_server, processes
 from wyloop.platform.prefect_server import PrefectHandle, start_prefect, stop_prefect
 
+pytestmark = pytest.mark.xdist_group("prefect")  # one process starts the server
 ROOT = Path(__file__).parents[2]
 
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -146,6 +148,25 @@ def test_a_long_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     process.wait()
     assert processes.last_output(tmp_path, record) == "new\n"
     assert (log.parent / "echo.old.log").read_text() == "an old and long story\n"
+
+
+def test_a_process_that_ended_is_no_zombie(tmp_path: Path) -> None:
+    _, record = processes.spawn(tmp_path, processes.Launch("short", ["/bin/true"], {}))
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(record.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not psutil.pid_exists(record.pid)
+
+
+def test_a_process_that_lives_on_makes_no_warning(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys; from wyloop.platform.processes import Launch, spawn; "
+        "spawn(pathlib.Path(sys.argv[1]), Launch('long', ['/bin/sleep', '60'], {}))"
+    )
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert processes.stop(tmp_path, "long")
 
 
 def test_a_program_that_cannot_run_is_named(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_failed_calculation_can_be_repeated(database: Store) -> None:
     ("result", "message"),
     [
         ({"energy_per_atom": float("inf"), "converged": True}, "not a finite number"),
-        ({"converged": True}, "energy_per_atom"),
+        ({"energy_per_atom": -3.0}, "converged"),
         ({**RELAXED, "colour": 1.0}, "colour"),
     ],
 )

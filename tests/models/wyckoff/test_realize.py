@@ -92,7 +92,7 @@ def test_time_is_bounded() -> None:
     large = Gene.parse("225 " + " ".join(["O:l"] * 6 + ["Ti:l"] * 3))  # 1728 atoms in the cell, 27 parameters
     started = time.monotonic()
     with pytest.raises(RealizationError):
-        realize(large, 9.0, seed=0, time_limit=0.2)
+        realize(large, 9.0, seed=0, time_limit=0.0)
     assert time.monotonic() - started < 10.0
 
 

@@ -55,6 +55,10 @@ def test_without_a_command_the_help_is_shown(wyloop: Command) -> None:
         (["--config", "none.toml", "status"], 1, "can't read the settings file"),
         (["encode", "none.csv", "--out", "x"], 1, "can't read none.csv: No such file or directory"),
         (["model", "train", "--data", "x.csv"], 2, "say where to write it"),
+        (["model", "train", "--out", "none/x"], 2, "no folder none; expected one that exists"),
+        (["generate", "-t", "nelements = 2", "--out", "none/x"], 2, "no folder none; expected one that exists"),
+        (["encode", "none.csv", "--out", "none/x"], 2, "no folder none; expected one that exists"),
+        (["generate", "-t", "nelements = 2", "--out", "."], 2, "is a folder; expected the name of a file"),
         (
             ["generate", "-t", "nelements = 2", "--out", "x", "--weights", "none"],
             1,
