@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, chdir, closing
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -57,22 +57,21 @@ def run_worker(
 
     lpad = launchpad(uri, database)
     fworker = FWorker(name=worker_name(), category=list(categories) or "")
-    folder = run_folder or Path(tempfile.mkdtemp(prefix="wyloop-worker-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)  # FireWorks writes its files into the current directory; this process has no other use for it
-    stop = _raise_on_stop_signals()
     n_run = 0
-    with closing(lpad.connection):
+    with ExitStack() as stack:
+        stack.enter_context(closing(lpad.connection))
+        folder = run_folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wyloop-worker-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(chdir(folder))  # FireWorks writes its files there; this process has no other use for it
+        stop = _raise_on_stop_signals()
         try:
-            while is_wanted():
+            while is_wanted() and not stop.is_set():
                 if launch_rocket(lpad, fworker, strm_lvl="ERROR"):
                     n_run += 1
                 elif once:
                     break
                 else:
                     time.sleep(IDLE_SLEEP)
-                if stop.is_set():
-                    break
         except StopRequested:
             logger.info("stopping between two jobs")
         if stop.is_set():
@@ -84,8 +83,9 @@ def _raise_on_stop_signals() -> threading.Event:
     stop = threading.Event()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        raise StopRequested
+        if not stop.is_set():  # a second signal must not disturb the giving back
+            stop.set()
+            raise StopRequested
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)

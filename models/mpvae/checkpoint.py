@@ -100,7 +100,10 @@ class Checkpoint:
             data = path.read_bytes()
         except OSError as error:
             raise ModelError(f"can't read model {path}: {error.strerror}; expected a safetensors file") from error
-        return cls.from_bytes(data)
+        try:
+            return cls.from_bytes(data)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
 
 
 def new_network(config: NetworkConfig, seed: int = 0) -> MPVAE:

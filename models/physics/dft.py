@@ -190,7 +190,7 @@ def relative_cost(amounts: Mapping[str, int]) -> float:
 
 def _n_electrons(element: str) -> int:
     """Estimate the electrons outside the frozen core: after the last noble gas; s and p below if few."""
-    number = atomic_numbers[element]
+    number: int = atomic_numbers[element]
     core = max(noble for noble in (0, 2, 10, 18, 36, 54, 86) if noble < number)
     outside = number - core
     if core == 54 and outside > 16:

@@ -80,9 +80,16 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def prefect_at(api_url: str) -> Iterator[None]:
     """Run the flows of this process on a server."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_LEVEL, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_LOGGING_LEVEL,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        temporary_settings,
+    )
 
-    with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOGGING_LEVEL: "ERROR"}):
+    # Logs are sent in the background, and at exit to a server that is gone by then: a minute of attempts.
+    quiet = {PREFECT_LOGGING_LEVEL: "ERROR", PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings({PREFECT_API_URL: api_url, **quiet}):
         yield
 
 
