@@ -18,6 +18,11 @@ header=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])
 command -v g++ >/dev/null || missing+=(g++)
 [ -e /usr/include/xc.h ] || missing+=(libxc-dev)
 [ -e /usr/include/x86_64-linux-gnu/openblas-pthread/cblas.h ] || [ -e /usr/include/cblas.h ] || missing+=(libopenblas-dev)
+# The embedded mongod links these.
+libraries=$(/sbin/ldconfig -p 2>/dev/null || true)
+for pair in libcurl.so.4:libcurl4 libssl.so.3:libssl3 liblzma.so.5:liblzma5; do
+    [[ $libraries == *${pair%%:*}* ]] || missing+=("${pair##*:}")
+done
 if [ ${#missing[@]} -gt 0 ]; then
     command -v apt-get >/dev/null || {
         say "missing: ${missing[*]} (Debian's names), and there is no apt-get here; install them and run this again" >&2

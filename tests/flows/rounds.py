@@ -14,7 +14,6 @@ from wyloop.models.screening.verdict import Verdict
 from wyloop.models.wyckoff.gene import Gene, canonical
 from wyloop.stores import calculations, campaigns, candidates
 from wyloop.stores.builders.encodings import build_encodings
-from wyloop.stores.calculations import CalculationRecord
 from wyloop.stores.campaigns import CampaignRecord, RoundRecord
 from wyloop.stores.candidates import CandidateRecord
 from wyloop.stores.connection import Store
@@ -23,6 +22,7 @@ from wyloop.stores.starter.read import StarterEntry, starter_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 TARGET = ("formation_energy_per_atom < -0.5", "space_group_number >= 195")
 POLICY = Policy(n_candidates=120, n_relaxations=3)
@@ -76,7 +76,7 @@ VERDICTS = (
 )
 
 
-def propose(store: Store, record: RoundRecord, gene: Gene, status: str = "passed", **fields: Any) -> CandidateRecord:
+def propose(store: Store, record: RoundRecord, gene: Gene, status: str = "passed", **fields: object) -> CandidateRecord:
     """Put a candidate into a round."""
     made = CandidateRecord(
         candidate_id=candidates.candidate_id(record.campaign_id, gene.fingerprint),
@@ -89,7 +89,7 @@ def propose(store: Store, record: RoundRecord, gene: Gene, status: str = "passed
         status=status,
         reason="",
     )
-    candidates.propose(store, [replace(made, **fields)])
+    candidates.propose(store, [replace(made, **fields)])  # type: ignore[arg-type]  # by name
     return candidates.candidate(store, made.candidate_id)
 
 
@@ -120,7 +120,7 @@ def process(environment: Mapping[str, str], *arguments: str) -> "Iterator[subpro
         started.wait()
 
 
-def worker(environment: Mapping[str, str], *options: str) -> "contextmanager[subprocess.Popen[bytes]]":
+def worker(environment: Mapping[str, str], *options: str) -> "AbstractContextManager[subprocess.Popen[bytes]]":
     """Run `wyloop worker` beside the test."""
     return process(environment, "-m", "wyloop.platform.cli.main", "worker", *options)
 
@@ -128,9 +128,3 @@ def worker(environment: Mapping[str, str], *options: str) -> "contextmanager[sub
 def status_of(store: Store, calculation_id: str) -> str:
     """Return the status of a calculation."""
     return calculations.calculation(store, calculation_id).status
-
-
-def results(store: Store) -> dict[str, CalculationRecord]:
-    """Return every calculation by its id."""
-    ids = [row["calculation_id"] for row in store.database["calculations"].find({}, {"calculation_id": 1})]
-    return {found.calculation_id: found for found in calculations.of_ids(store, ids)}

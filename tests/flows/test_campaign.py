@@ -1,4 +1,5 @@
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 
     from fireworks import LaunchPad
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
 # Cubic cells of few free parameters keep the relaxations of the test to seconds.
 TARGET = ("formation_energy_per_atom < -0.5", "space_group_number >= 195")
-SMALL = POLICY.model_copy(update={"max_nsites": 6, "n_starts": 1})
+SMALL = POLICY.model_copy(update={"max_nsites": 6, "n_starts": 1, "hull_cutoff": 0.3})
 ADVANCE = "import sys; from wyloop.flows.campaign import advance_campaign; print(advance_campaign(sys.argv[1]))"
 
 
@@ -72,7 +73,7 @@ def finished(mongod: MongoServer, prefect_api: str) -> Iterator[Finished]:
         fill(store)
         campaign = campaigns.create_campaign(store, TARGET, SMALL.model_dump(mode="json"))
         campaigns.request_rounds(store, campaign.campaign_id, 2)
-        outcomes = []
+        outcomes: list[str] = []
         with this_process(), prefect_at(prefect_api), worker(environment):
             deadline = time.monotonic() + 500
             while not outcomes or outcomes[-1] != FINISHED:
@@ -103,8 +104,8 @@ def test_both_rounds_are_closed_and_recorded_step_by_step(finished: Finished) ->
     found = campaigns.rounds(finished.store, finished.campaign_id)
     assert [(record.number, record.state) for record in found] == [(1, "closed"), (2, "closed")]
     for record in found:
-        assert set(record.steps) == set(STEPS) - {"close"} | ({"close"} & set(record.steps))
-        assert record.steps["select"]["counts"] == {"n_selected": 3, "n_not_built": 0}
+        assert set(record.steps) == set(STEPS)
+        assert record.steps["select"]["counts"]["n_selected"] == 3  # type: ignore[call-overload,index]  # plain JSON
         assert [row["n"] for row in record.summary["funnel"]][0] == SMALL.n_candidates  # type: ignore[index,union-attr,call-overload]
 
 
@@ -218,10 +219,7 @@ def test_killed_at_any_step_it_goes_on_without_losing_or_repeating(
         with process({**own_environment, "PREFECT_API_URL": prefect}, "-c", ADVANCE, campaign_id) as killed:
             wait_for(is_there)
             killed.kill()
-            killed.wait()
-            assert (
-                campaigns.campaign(in_process, campaign_id).lease_owner == f"{worker_name().split(':')[0]}:{killed.pid}"
-            )
+            assert killed.wait() == -signal.SIGKILL
     outcome = advance_campaign(campaign_id)
     assert outcome == WAITING
     assert lpad.workflows.count_documents({}) == 3

@@ -96,6 +96,7 @@ def test_lineage_and_hull_of_a_material(database: Store, campaign_round: tuple[C
     assert (found.lowest_optical_frequency, found.phonon_verdict) == (4.5, "stable (force-field pre-screen)")
     assert (found.band_gap, found.band_gap_method, found.is_gap_direct) == (None, None, None)
     hull = database.database["hulls"].find_one({"hull_id": found.hull_id})
+    assert hull is not None
     assert [entry["identity"] for entry in hull["entries"]] == [found.material_id]
 
 
