@@ -9,6 +9,7 @@ from wyloop.flows.progress import progress
 from wyloop.models.mpvae.checkpoint import Checkpoint
 from wyloop.models.mpvae.predict import predict
 from wyloop.models.mpvae.sample import generate
+from wyloop.models.physics.calculators import one_thread
 from wyloop.models.screening.charge import charge_neutrality
 from wyloop.models.screening.funnel import ScreeningPolicy, is_accepted, screen
 from wyloop.models.screening.hull import Entry
@@ -43,7 +44,7 @@ def generate_candidates(
     references = [row.gene for row in training_snapshot(store).rows]
     # Half of what meets the target by prediction is not neutral: the search finds the weak spots of its own heads.
     is_neutral_wanted = "charge_neutrality" in policy.screening.binding
-    with progress("generating candidates") as report:
+    with progress("generating candidates") as report, one_thread():  # the same seed must give the same again
         genes = generate(
             checkpoint,
             target,
@@ -54,6 +55,7 @@ def generate_candidates(
             accept=(lambda gene: charge_neutrality(gene.amounts).passed) if is_neutral_wanted else None,
             on_progress=report,
         )
+        predictions = predict(checkpoint, genes)
     proposals = [
         CandidateRecord(
             candidate_id=candidates.candidate_id(campaign.campaign_id, gene.fingerprint),
@@ -70,7 +72,7 @@ def generate_candidates(
             reason="",
             rank=None,
         )
-        for gene, prediction in zip(genes, predict(checkpoint, genes), strict=True)
+        for gene, prediction in zip(genes, predictions, strict=True)
     ]
     candidates.propose(store, proposals)
     logger.info("round %d: proposed %d candidates", record.number, len(proposals))

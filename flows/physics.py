@@ -1,6 +1,7 @@
 """The physics steps of a round: force-field screening of the selected, DFT of the best; neither waits, both look."""
 
 import logging
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -85,11 +86,12 @@ def promoted(store: Store, record: RoundRecord, policy: Policy) -> list[tuple[Ca
         material = materials.material(store, material_id(candidate.gene.fingerprint))
         fits = candidate.gene.nsites <= policy.max_nsites_dft and SUPPORTED_ELEMENTS.issuperset(candidate.gene.elements)
         if fits and material.band_gap is None:
-            is_stable = material.phonon_verdict is not None and not material.phonon_verdict.startswith("unstable")
+            is_unstable = (material.phonon_verdict or "").startswith("unstable")
             # Each degree of freedom beside the volume costs about as much again as the volume.
             n_freedoms = 1 + candidate.gene.n_free_parameters + (candidate.gene.space_group.crystal_system != "cubic")
             cost = n_freedoms * relative_cost(material.crystal.amounts)
-            score = acquisition(candidate) * (1.0 if is_stable else 0.5) / cost
+            # The square root: a cheap calculation of an unlikely crystal is no bargain.
+            score = acquisition(candidate) * (0.1 if is_unstable else 1.0) / math.sqrt(cost)
             chosen.append((score, candidate, material))
     chosen.sort(key=lambda entry: (-entry[0], entry[1].candidate_id))
     return [(candidate, material) for _, candidate, material in chosen[: policy.n_dft]]

@@ -51,16 +51,17 @@ def best_materials(
 ) -> list[MaterialRecord]:
     """Return the best materials of a campaign, nearest the hull first among those of one kind.
 
-    First come those that meet the whole target by calculated values, then those that meet what is calculated so far,
-    then, with something of it missed, the rest.
+    First come those that meet the whole target by calculated values, then the others computed by DFT, then those that
+    meet what is calculated so far, then the rest.
     """
     target = Target.parse(campaign.target)
     found = materials.materials(store, campaign_id=campaign.campaign_id, round_number=round_number)
     good = [material for material in found if material.is_validated]
 
-    def order(material: MaterialRecord) -> tuple[bool, int, float, str]:
+    def order(material: MaterialRecord) -> tuple[bool, bool, int, float, str]:
         hull = material.energy_above_hull if material.energy_above_hull is not None else float("inf")
-        return not material.meets_target, len(unmet_conditions(material, target)), hull, material.material_id
+        n_unmet = len(unmet_conditions(material, target))
+        return not material.meets_target, material.band_gap is None, n_unmet, hull, material.material_id
 
     return sorted(good, key=order)[:limit]
 

@@ -7,6 +7,7 @@ from wyloop.flows.progress import progress
 from wyloop.models.mpvae.checkpoint import SHIPPED, load_shipped
 from wyloop.models.mpvae.config import TrainingConfig
 from wyloop.models.mpvae.train import train
+from wyloop.models.physics.calculators import one_thread
 from wyloop.stores import registry
 from wyloop.stores.campaigns import RoundRecord
 from wyloop.stores.connection import Store
@@ -44,7 +45,7 @@ def train_model(store: Store, record: RoundRecord, policy: Policy) -> dict[str, 
         if (known.parent_id, known.campaign_id, known.round_number, known.snapshot_hash) == before:
             return {"model_id": known.model_id, **counts}
     config = TrainingConfig.fine_tune(n_rows=len(snapshot.rows), seed=policy.seed + record.number)
-    with progress("fine-tuning the MPVAE") as report:
+    with progress("fine-tuning the MPVAE") as report, one_thread():  # on more threads, no two runs give the same sums
         checkpoint = train(
             snapshot.rows, config, initial=shipped, on_epoch=lambda metrics: report(metrics.epoch, metrics.n_epochs)
         )

@@ -25,8 +25,9 @@ class PhononSettings:
     """Å."""
     min_supercell_length: float = 8.0
     """Shortest perpendicular width of the supercell, Å; 0 displaces the primitive cell itself."""
-    max_atoms: int = 128
-    """Repeats are lowered until the supercell has at most so many atoms."""
+    max_atoms: int = 54
+    """Repeats are lowered until the supercell has at most so many atoms. CHGNet needs 3 GB for 108 of a dense oxide,
+    and frequencies at Gamma alone need no long cell."""
     tolerance: float = 0.3
     """THz. A frequency below minus this is imaginary: finite displacements and float32 forces of a relaxed cell leave
     up to 0.1 THz, a residual force of 0.05 eV/Å a little more."""

@@ -132,18 +132,16 @@ def run(settings: "AllSettings", wish: Wish, console: "Console", *, keep: bool) 
 
 
 def _fill(store: "Store", wish: Wish, console: "Console") -> None:
-    """Ingest what the user gave, and the starter set into a database that is still empty."""
-    from wyloop.models.targets import Target
+    """Ingest the starter set into a database that is still empty, and what the user gave."""
     from wyloop.stores.ingest.csv import ingest_csv
-    from wyloop.stores.ingest.starter import ingest_starter
-    from wyloop.stores.queries import query
+    from wyloop.stores.ingest.starter import ingest_starter, wants_starter
 
     reports: list[tuple[str, IngestReport]] = []
+    if wish.has_starter and wants_starter(store):
+        reports.append(("starter set", ingest_starter(store)))
     for path in wish.data:
         with _bar(console, f"reading {path.name}") as update:
             reports.append((path.name, ingest_csv(store, path, on_progress=update)))
-    if wish.has_starter and not query(store, Target(), collection="structures", limit=1):
-        reports.append(("starter set", ingest_starter(store)))
     for name, report in reports:
         console.print(
             f"  {name}: {report.n_rows} rows, {report.n_added} new, {report.n_unchanged} known, "

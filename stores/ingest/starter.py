@@ -10,6 +10,14 @@ SOURCE = "wyloop-starter"
 
 
 @translated
+def wants_starter(store: Store) -> bool:
+    """Whether the starter set belongs into this database: it is empty, or an interrupted ingest left a part of it."""
+    structures = store.database["structures"]
+    is_begun = structures.find_one({"source": SOURCE}, {"_id": 1}) is not None
+    return is_begun or structures.find_one({}, {"_id": 1}) is None
+
+
+@translated
 def ingest_starter(store: Store) -> IngestReport:
     """Write the starter set's crystals, energies and gaps into `structures`; writing them again changes nothing."""
     structures = [

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from fireworks import LaunchPad
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.slow
 
 # Cubic cells of few free parameters keep the relaxations of the test to seconds.
 TARGET = ("formation_energy_per_atom < -0.5", "space_group_number >= 195")

@@ -11,7 +11,7 @@ from wyloop.stores import campaigns
 from wyloop.stores.campaigns import CampaignRecord
 from wyloop.stores.connection import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
 
 def campaign(store: Store, name: str, *, n_rounds: int = 1) -> CampaignRecord:

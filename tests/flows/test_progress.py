@@ -36,7 +36,6 @@ def test_a_failing_step_leaves_no_listener_behind() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("prefect")
 @pytest.mark.usefixtures("prefect")
 def test_a_task_shows_its_progress_in_prefect() -> None:
     @task

@@ -95,7 +95,6 @@ def test_the_summary_is_json_of_the_round(ended: tuple[Store, CampaignRecord, Ro
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("prefect")
 @pytest.mark.usefixtures("prefect")
 def test_the_round_is_shown_in_prefect(ended: tuple[Store, CampaignRecord, RoundRecord]) -> None:
     database, campaign, record = ended

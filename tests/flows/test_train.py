@@ -1,4 +1,7 @@
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 from tests.flows.rounds import POLICY, contents, fill, open_round
 from wyloop.flows.progress import listening
@@ -10,6 +13,15 @@ from wyloop.stores.connection import Store
 from wyloop.stores.training import training_snapshot
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Sums over two threads come out differently each time: nothing may depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 class Steps:
     def __init__(self) -> None:
         self.seen: list[tuple[str, int, int]] = []
@@ -18,7 +30,7 @@ class Steps:
         self.seen.append((step, done, total))
 
 
-def test_the_model_is_registered_with_what_it_was_trained_on(database: Store) -> None:
+def test_the_model_is_registered_with_what_it_was_trained_on(database: Store, two_threads: None) -> None:
     fill(database, step=40)
     _, record = open_round(database)
     steps = Steps()
@@ -42,7 +54,7 @@ def test_the_model_is_registered_with_what_it_was_trained_on(database: Store) ->
     assert train_model(database, record, POLICY) == counts
     assert contents(database, "model_versions", "fs.files") == before
 
-    # Interrupted before the model was registered, it trains again: the same weights.
+    # Interrupted before the model was registered, it trains again: the same weights, however many threads there are.
     weights = Checkpoint.from_bytes(registry.load_weights(database, tuned.model_id)).weights
     database.database["model_versions"].delete_one({"model_id": tuned.model_id})
     again = train_model(database, record, POLICY)
