@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from wyloop.flows.dispatch import ask_for, ask_for_screening, n_unfinished, submit_chain, submit_references
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OpenLaunchPad = Callable[[], "LaunchPad"]
+COSTLY = 20.0  # relative cost above which a candidate waits until no cheaper one is left: f electrons, moments
 
 
 class JobsUnderWayError(Exception):
@@ -80,8 +79,8 @@ def run_dft(store: Store, lpad: "LaunchPad", record: RoundRecord, policy: Policy
 
 
 def promoted(store: Store, record: RoundRecord, policy: Policy) -> list[tuple[CandidateRecord, MaterialRecord]]:
-    """Choose the candidates that go to DFT: on target and near the hull by the force field, small, best score first."""
-    chosen: list[tuple[float, CandidateRecord, MaterialRecord]] = []
+    """Choose the candidates for DFT: on target and near the hull by the force field, small, affordable, best first."""
+    chosen: list[tuple[bool, float, str, CandidateRecord, MaterialRecord]] = []
     for candidate in candidates.of_round(store, record.round_id, statuses=("validated",)):
         material = materials.material(store, material_id(candidate.gene.fingerprint))
         fits = candidate.gene.nsites <= policy.max_nsites_dft and SUPPORTED_ELEMENTS.issuperset(candidate.gene.elements)
@@ -92,9 +91,9 @@ def promoted(store: Store, record: RoundRecord, policy: Policy) -> list[tuple[Ca
             cost = n_freedoms * relative_cost(material.crystal.amounts)
             # The square root: a cheap calculation of an unlikely crystal is no bargain.
             score = acquisition(candidate) * (0.1 if is_unstable else 1.0) / math.sqrt(cost)
-            chosen.append((score, candidate, material))
-    chosen.sort(key=lambda entry: (-entry[0], entry[1].candidate_id))
-    return [(candidate, material) for _, candidate, material in chosen[: policy.n_dft]]
+            chosen.append((cost > COSTLY, -score, candidate.candidate_id, candidate, material))
+    chosen.sort(key=lambda entry: entry[:3])
+    return [(candidate, material) for *_, candidate, material in chosen[: policy.n_dft]]
 
 
 def _ask_for_dft(
