@@ -34,7 +34,7 @@ format: setup ## format and mend what ruff can
 	$(VENV)/bin/ruff check --fix .
 
 test: check ## everything: checks, then the tests with coverage on real MongoDB, LaunchPad, Prefect, CHGNet and GPAW
-	$(VENV)/bin/pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(VENV)/bin/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 bench: setup ## measure start-up of the command line, and a CSV of 7 140 crystals to encoded documents
 	$(VENV)/bin/python tests/benchmarks/bench_help.py

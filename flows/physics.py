@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from wyloop.flows.dispatch import ask_for, ask_for_screening, n_unfinished, submit_chain, submit_references
@@ -93,7 +94,15 @@ def promoted(store: Store, record: RoundRecord, policy: Policy) -> list[tuple[Ca
             score = acquisition(candidate) * (0.1 if is_unstable else 1.0) / math.sqrt(cost)
             chosen.append((cost > COSTLY, -score, candidate.candidate_id, candidate, material))
     chosen.sort(key=lambda entry: entry[:3])
-    return [(candidate, material) for *_, candidate, material in chosen[: policy.n_dft]]
+    # One prototype's errors are alike: another one is tried before the next of the same.
+    seen: Counter[str] = Counter()
+    turns = []
+    for place, (*_, candidate, material) in enumerate(chosen):
+        prototype = candidate.gene.protostructure.split(":")[0]
+        turns.append((seen[prototype], place, candidate, material))
+        seen[prototype] += 1
+    turns.sort(key=lambda entry: entry[:2])
+    return [(candidate, material) for *_, candidate, material in turns[: policy.n_dft]]
 
 
 def _ask_for_dft(

@@ -44,12 +44,18 @@ def write_materials(store: Store, campaign: CampaignRecord, record: RoundRecord,
         written.append(_material(store, candidate, of_kind, policy))
     for material in written:
         materials.upsert_material(store, material)
-    build_hulls(store, {material.chemsys for material in written})
+    build_hulls(store)
     statuses = Counter({"failed": n_failed} if n_failed else {})
-    for material in written:
-        statuses[_settle(store, campaign, policy, material.material_id)] += 1
+    new = {material.material_id for material in written}
+    # A new material can lift older ones off the hull: all of the campaign's are judged again.
+    for material in materials.materials(store, campaign_id=campaign.campaign_id):
+        status = _settle(store, campaign, policy, material)
+        statuses[status] += material.material_id in new
     logger.info("round %d: %s", record.number, dict(statuses))
-    return {"n_materials": len(written), **{f"n_{status}": count for status, count in sorted(statuses.items())}}
+    return {
+        "n_materials": len(written),
+        **{f"n_{status}": count for status, count in sorted(statuses.items()) if count},
+    }
 
 
 def calculations_by_candidate(store: Store, chosen: list[CandidateRecord]) -> dict[str, dict[str, CalculationRecord]]:
@@ -156,9 +162,8 @@ def unmet_conditions(material: MaterialRecord, target: Target) -> list[str]:
     return unmet
 
 
-def _settle(store: Store, campaign: CampaignRecord, policy: Policy, identity: str) -> str:
+def _settle(store: Store, campaign: CampaignRecord, policy: Policy, material: MaterialRecord) -> str:
     """Decide what a material means for its campaign, with the hull distance known, and say why."""
-    material = materials.material(store, identity)
     target = Target.parse(campaign.target)
     missing = [field for field in target.fields if material.values().get(field) is None]
     unmet = unmet_conditions(material, target)

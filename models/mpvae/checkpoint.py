@@ -49,14 +49,15 @@ class Checkpoint:
         return network.eval()
 
     def to_bytes(self) -> bytes:
-        """Write weights, config and card as safetensors."""
+        """Write weights, config and card as safetensors; the same checkpoint gives the same bytes."""
         metadata = {
             "format": FORMAT,
             "format_version": str(FORMAT_VERSION),
             "config": self.config.model_dump_json(),
             "card": json.dumps(self.card, sort_keys=True),
         }
-        return tensors_to_bytes({name: tensor.contiguous() for name, tensor in self.weights.items()}, metadata)
+        raw = tensors_to_bytes({name: tensor.contiguous() for name, tensor in self.weights.items()}, metadata)
+        return _with_sorted_metadata(raw)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Checkpoint":
@@ -104,6 +105,16 @@ class Checkpoint:
             return cls.from_bytes(data)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
+
+
+def _with_sorted_metadata(raw: bytes) -> bytes:
+    """Rewrite the header of a safetensors file: the library orders its metadata differently each time."""
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start on a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + raw[8 + length :]
 
 
 def new_network(config: NetworkConfig, seed: int = 0) -> MPVAE:

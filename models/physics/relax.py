@@ -171,6 +171,8 @@ def _problems(
         problems.append(
             f"shortest distance is {distance_ratio:.2f} of the covalent radii; expected {settings.min_distance_ratio}"
         )
+    if distance_ratio >= LONGEST_RATIO:
+        problems.append(f"no two atoms are nearer than {LONGEST_RATIO} of their covalent radii: it came apart")
     if not -30.0 < energy < settings.max_energy_per_atom:
         problems.append(f"energy of {energy:.1f} eV/atom; expected -30 to {settings.max_energy_per_atom}")
     return problems

@@ -79,3 +79,7 @@ def test_shipped_weights_know_textbook_crystals() -> None:
     assert predictions[0].band_gap > 3
     assert predictions[4].band_gap == pytest.approx(0, abs=0.1)
     assert predictions[4].metal_probability > 0.8
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(tiny: Checkpoint) -> None:
+    assert len({tiny.to_bytes() for _ in range(5)}) == 1

@@ -95,3 +95,9 @@ def test_unsupported_element() -> None:
     polonium = Crystal(3.35 * np.eye(3), ("Po",), np.zeros((1, 3)))
     with pytest.raises(UnsupportedElementsError, match="Po"):
         relax(polonium)
+
+
+def test_a_crystal_that_came_apart_is_not_believed() -> None:
+    assert any(
+        "came apart" in problem for problem in relax(rocksalt(10.8)).problems
+    )  # neighbours 5.4 Å apart, no force
