@@ -22,6 +22,14 @@ logger = logging.getLogger(__name__)
 IDLE_SLEEP = 0.5  # s between two looks at an empty LaunchPad
 
 
+_STOP = threading.Event()  # one a process, as its signal handlers are
+
+
+def is_stopping() -> bool:
+    """Whether this process was asked to stop: what fails now fails because of that."""
+    return _STOP.is_set()
+
+
 class StopRequested(BaseException):
     """The process was asked to stop; not an Exception, so that a job does not take it for a failure of its own."""
 
@@ -63,9 +71,9 @@ def run_worker(
         folder = run_folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wyloop-worker-")))
         folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(chdir(folder))  # FireWorks writes its files there; this process has no other use for it
-        stop = _raise_on_stop_signals()
+        _raise_on_stop_signals()
         try:
-            while is_wanted() and not stop.is_set():
+            while is_wanted() and not is_stopping():
                 if launch_rocket(lpad, fworker, strm_lvl="ERROR"):
                     n_run += 1
                 elif once:
@@ -74,22 +82,21 @@ def run_worker(
                     time.sleep(IDLE_SLEEP)
         except StopRequested:
             logger.info("stopping between two jobs")
-        if stop.is_set():
+        if is_stopping():
             _give_back_own_job(lpad)
     return n_run
 
 
-def _raise_on_stop_signals() -> threading.Event:
-    stop = threading.Event()
+def _raise_on_stop_signals() -> None:
+    _STOP.clear()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        if not stop.is_set():  # a second signal must not disturb the giving back
-            stop.set()
+        if not _STOP.is_set():  # a second signal must not disturb the giving back
+            _STOP.set()
             raise StopRequested
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
-    return stop
 
 
 def _give_back_own_job(lpad: "LaunchPad") -> None:

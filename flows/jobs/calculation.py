@@ -10,6 +10,7 @@ from fireworks import FiretaskBase, FWAction, explicit_serialize
 
 from wyloop.flows.launchpad import worker_name
 from wyloop.flows.session import store as open_store
+from wyloop.flows.worker import StopRequested, is_stopping
 from wyloop.models.errors import DatabaseError, WyloopError
 from wyloop.stores import calculations
 from wyloop.stores.connection import Store
@@ -61,12 +62,20 @@ def run_calculation(store: Store, calculation_id: str) -> bool:
     except DatabaseError:
         raise  # the database is what a failure would be recorded in; the job runs again
     except WyloopError as error:
+        _raise_if_stopping(error)
         calculations.fail(store, calculation_id, error=str(error), core_seconds=time.process_time() - started)
         logger.warning("calculation %s failed: %s", calculation_id, error)
         return False
     except Exception as error:
+        _raise_if_stopping(error)
         message, log_tail = f"{type(error).__name__}: {error}", traceback.format_exc()[-LOG_TAIL:]
         spent = time.process_time() - started
         calculations.fail(store, calculation_id, error=message, log_tail=log_tail, core_seconds=spent)
         raise
     return not outcome.problems
+
+
+def _raise_if_stopping(error: Exception) -> None:
+    """Let a stop be a stop: compiled code, such as moyopy's, may have turned it into an error of its own."""
+    if is_stopping():
+        raise StopRequested from error

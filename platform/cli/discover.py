@@ -72,10 +72,6 @@ def discover(
     for path in data or []:
         if not path.is_file():
             raise typer.BadParameter(f"no file {path}; expected a CSV file such as data.csv or data.csv.gz")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise typer.BadParameter(f"can't make the folder {out} ({error.strerror}); choose another") from error
     policy = Policy(n_candidates=n_candidates, n_relaxations=n_relax, n_dft=dft, seed=seed)
     wish = Wish(
         target=tuple(Target.parse(target).texts()),
@@ -87,6 +83,10 @@ def discover(
         is_json=as_json,
         is_detached=detach,
     )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"can't make the folder {out} ({error.strerror}); choose another") from error
     run(current_settings(), wish, console(stderr=as_json), keep=keep)
 
 
