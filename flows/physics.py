@@ -1,7 +1,6 @@
 """The physics steps of a round: force-field screening of the selected, DFT of the best; neither waits, both look."""
 
 import logging
-import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -90,8 +89,7 @@ def promoted(store: Store, record: RoundRecord, policy: Policy) -> list[tuple[Ca
             # Each degree of freedom beside the volume costs about as much again as the volume.
             n_freedoms = 1 + candidate.gene.n_free_parameters + (candidate.gene.space_group.crystal_system != "cubic")
             cost = n_freedoms * relative_cost(material.crystal.amounts)
-            # The square root: a cheap calculation of an unlikely crystal is no bargain.
-            score = acquisition(candidate) * (0.1 if is_unstable else 1.0) / math.sqrt(cost)
+            score = acquisition(candidate) * (0.1 if is_unstable else 1.0) / cost
             chosen.append((cost > COSTLY, -score, candidate.candidate_id, candidate, material))
     chosen.sort(key=lambda entry: entry[:3])
     # One prototype's errors are alike: another one is tried before the next of the same.

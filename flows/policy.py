@@ -16,7 +16,7 @@ class Policy(BaseModel):
     """Candidates built and relaxed with the force field a round."""
     n_dft: int = Field(default=0, ge=0)
     """Relaxed candidates that go on to DFT a round."""
-    n_starts: int = Field(default=5, ge=1)
+    n_starts: int = Field(default=4, ge=1)
     """Start structures relaxed for a gene with free parameters or axis ratios; the one of lowest energy is kept."""
     max_nsites: int = Field(default=12, ge=1)
     """Largest primitive cell that is relaxed, atoms."""
