@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COSTLY = 20.0  # relative cost above which a candidate waits until no cheaper one is left: f electrons, moments
+COSTLY = 6.0  # relative cost, some two minutes on one core, above which a candidate waits until no cheaper one is left
 
 
 class JobsUnderWayError(Exception):
@@ -95,11 +95,11 @@ def promoted(store: Store, record: RoundRecord, policy: Policy) -> list[tuple[Ca
     # One prototype's errors are alike: another one is tried before the next of the same.
     seen: Counter[str] = Counter()
     turns = []
-    for place, (*_, candidate, material) in enumerate(chosen):
+    for place, (is_costly, _, _, candidate, material) in enumerate(chosen):
         prototype = candidate.gene.protostructure.split(":")[0]
-        turns.append((seen[prototype], place, candidate, material))
+        turns.append((is_costly, seen[prototype], place, candidate, material))
         seen[prototype] += 1
-    turns.sort(key=lambda entry: entry[:2])
+    turns.sort(key=lambda entry: entry[:3])
     return [(candidate, material) for *_, candidate, material in turns[: policy.n_dft]]
 
 
