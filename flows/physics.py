@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COSTLY = 6.0  # relative cost, some two minutes on one core, above which a candidate waits until no cheaper one is left
+COSTLY = 4.0  # relative cost, one to two minutes on one core; what costs more waits until nothing cheaper is left
 
 
 class JobsUnderWayError(Exception):

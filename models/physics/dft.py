@@ -62,7 +62,7 @@ class DFTSettings:
     """eV/Å, where shape and positions relax."""
     max_steps: int = 8
     """Steps for shape and positions after the volume's."""
-    time_limit: float = 300.0
+    time_limit: float = 240.0
     """Wall time of one calculation, s."""
     setups: Mapping[str, str] = field(
         default_factory=lambda: {"Mg": "2", "Ni": "10", "Rh": "9", "Pd": "10", "Ag": "11", "Ir": "9", "Pt": "10"}
