@@ -22,6 +22,13 @@ logger = logging.getLogger(__name__)
 IDLE_SLEEP = 0.5  # s between two looks at an empty LaunchPad
 
 
+# Two threads a job make a busy machine 20 times slower; what is set here counts for libraries not loaded yet.
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+}
 _STOP = threading.Event()  # one a process, as its signal handlers are
 
 
@@ -59,7 +66,7 @@ def run_worker(
     Raises:
         DatabaseError: MongoDB is unreachable.
     """
-    _pin_threads()
+    pin_threads()
     from fireworks import FWorker
     from fireworks.core.rocket_launcher import launch_rocket
 
@@ -111,7 +118,7 @@ def _give_back_own_job(lpad: "LaunchPad") -> None:
         logger.info("gave back job %d", own["fw_id"])
 
 
-def _pin_threads() -> None:
-    # Two threads a job make a busy machine 20 times slower; what is set here counts for libraries not loaded yet.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
+def pin_threads() -> None:
+    """Keep numerical libraries that are not loaded yet to one thread, unless the environment says otherwise."""
+    for name, value in ONE_THREAD.items():
+        os.environ.setdefault(name, value)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wyloop.flows.worker import ONE_THREAD
 from wyloop.models.errors import ServiceError
 from wyloop.platform import processes
 from wyloop.platform.processes import Launch, Record
@@ -15,14 +16,6 @@ FLOW_SERVER = "flows"
 LOCK = "workers"
 STOP_PATIENCE = 10.0  # s; a job that is stopped is found and repeated by the next reconciliation
 SETTLING_TIME = 1.0  # s, a broken command ends sooner
-
-# Numerical libraries start a thread for each core; several workers then stall each other (20 times slower).
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-}
 
 
 def start_workers(

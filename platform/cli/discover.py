@@ -61,10 +61,9 @@ def discover(
 ) -> None:
     """Discover crystals for a target: generate, screen, compute, learn, round after round."""
     # Everything below costs seconds to import: `wyloop --help` must not.
-    from wyloop.platform.workers import ONE_THREAD
+    from wyloop.flows.worker import pin_threads
 
-    for name, value in ONE_THREAD.items():  # read by torch when it is imported; the cores are the workers'
-        os.environ.setdefault(name, value)
+    pin_threads()  # before torch is imported; the cores are the workers'
     from wyloop.flows.policy import Policy
     from wyloop.models.targets import Target
     from wyloop.platform.cli.output import console, current_settings

@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import MongoServer
 from wyloop.flows import session
 from wyloop.flows.launchpad import launchpad
+from wyloop.flows.worker import ONE_THREAD
 from wyloop.platform.prefect_server import start_prefect, stop_prefect
-from wyloop.platform.workers import ONE_THREAD
 from wyloop.stores.connection import Store
 
 if TYPE_CHECKING:

@@ -17,10 +17,9 @@ from tests.flows.conftest import prefect_at, this_process
 from tests.flows.rounds import POLICY, fill, process, wait_for, worker
 from wyloop.flows.campaign import BUSY, FINISHED, STEPS, WAITING, advance_campaign
 from wyloop.flows.launchpad import launchpad, worker_name
-from wyloop.flows.worker import run_worker
+from wyloop.flows.worker import ONE_THREAD, run_worker
 from wyloop.models.errors import CampaignError
 from wyloop.models.targets import Target
-from wyloop.platform.workers import ONE_THREAD
 from wyloop.stores import calculations, campaigns, candidates, materials, registry
 from wyloop.stores.candidates import CandidateRecord
 from wyloop.stores.connection import Store, connect
