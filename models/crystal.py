@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from wyloop.models.errors import StructureError
 
 SHORTEST_DISTANCE = 0.5  # Å; below any bond (H2: 0.74), so nearer atoms are one atom written twice
 SMALLEST_HEIGHT = 1.0  # Å between opposite faces of a cell
+MAX_SITES = 2000  # of a cell; the check of all distances holds their square in memory
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -47,14 +48,16 @@ class Crystal:
 
     @classmethod
     def from_pymatgen(cls, structure: "Structure") -> "Crystal":
-        """Take over an ordered pymatgen structure.
+        """Take over an ordered pymatgen structure; oxidation states and magnetic moments are left behind.
 
         Raises:
-            StructureError: A site is disordered.
+            StructureError: A site is disordered, or its one species is no element.
         """
         for index, site in enumerate(structure):
             if not site.is_ordered:
                 raise StructureError(f"site {index} ({site.species_string}) is disordered; expected one element a site")
+            if not _is_element(site.specie.symbol):
+                raise StructureError(f"site {index} ({site.species_string}) is no element; expected a chemical symbol")
         species = tuple(site.specie.symbol for site in structure)
         return cls(np.array(structure.lattice.matrix), species, np.array(structure.frac_coords))
 
@@ -78,7 +81,7 @@ class Crystal:
 
 
 def check_physical(crystal: Crystal, labels: Sequence[str] | None = None) -> None:
-    """Refuse a cell that is not finite, is flat, or holds two atoms in one place.
+    """Refuse a cell that is not finite, is flat, is huge, or holds two atoms in one place.
 
     Args:
         crystal: The crystal to look at.
@@ -89,6 +92,12 @@ def check_physical(crystal: Crystal, labels: Sequence[str] | None = None) -> Non
     """
     if crystal.nsites == 0:
         raise StructureError("a crystal without sites; expected at least one atom")
+    if crystal.nsites > MAX_SITES:
+        raise StructureError(f"{crystal.nsites} sites; expected at most {MAX_SITES}")
+    for site, symbol in enumerate(crystal.species):
+        if not _is_element(symbol):
+            name = f"{symbol}{site}" if labels is None else labels[site]
+            raise StructureError(f"site {name}: unknown element {symbol!r}; expected a chemical symbol")
     if not (np.isfinite(crystal.lattice).all() and np.isfinite(crystal.frac_coords).all()):
         raise StructureError("a lattice vector or coordinate is not a finite number; expected Å and fractions")
     lattice = crystal.lattice
@@ -110,6 +119,13 @@ def check_physical(crystal: Crystal, labels: Sequence[str] | None = None) -> Non
             f"sites {labels[first]} and {labels[second]} are {squared.flat[nearest] ** 0.5:.3f} Å apart; "
             f"expected at least {SHORTEST_DISTANCE} Å"
         )
+
+
+@cache
+def _is_element(symbol: str) -> bool:
+    from pymatgen.core.periodic_table import Element  # lazy: pymatgen takes a second
+
+    return bool(Element.is_valid_symbol(symbol))
 
 
 def _smallest_height(lattice: NDArray[np.float64]) -> float:

@@ -25,6 +25,13 @@ SPACE_GROUP_TAGS = (
     "_space_group_IT_number",
     "_symmetry_Int_Tables_number",
 )
+MAGNETIC_TAGS = (
+    "_space_group_symop_magn_operation.xyz",
+    "_space_group_symop_magn_operation_xyz",
+    "_space_group_symop.magn_operation_xyz",
+    "_space_group_magn.number_BNS",
+    "_space_group_magn_number_BNS",
+)
 OCCUPANCY_TOLERANCE = 1e-3  # files round 1 to at least three decimals
 SAME_SITE = 0.1  # Å; images of one site nearer than this are one atom: files round 1/3 to 0.3333
 SYMBOL = re.compile(r"[A-Za-z]+")
@@ -41,12 +48,12 @@ def parse_cif(text: str) -> Crystal:
 
     Raises:
         StructureError: No readable block, cell or sites; a site is partially occupied, of no element, without numbers
-            for coordinates, or on top of another. The site is named.
+            for coordinates, on top of another, or has only magnetic symmetry. The site is named.
     """
     block = _structure_block(text)
     lattice = _lattice(block)
     labels, species, coords = _sites(block)
-    operations = _operations(block)
+    operations = _operations(block, labels[0])
     if len(operations) > 1:
         labels, species, coords = _expand(lattice, labels, species, coords, operations)
     crystal = Crystal(lattice, tuple(species), coords)
@@ -136,7 +143,7 @@ def _element(text: str) -> str | None:
     return None
 
 
-def _operations(block: gemmi.cif.Block) -> list[gemmi.Op]:
+def _operations(block: gemmi.cif.Block, first_site: str) -> list[gemmi.Op]:
     for tag in OPERATION_TAGS:
         texts = [gemmi.cif.as_string(text) for text in block.find_values(tag)]
         if texts:
@@ -148,6 +155,12 @@ def _operations(block: gemmi.cif.Block) -> list[gemmi.Op]:
         value = gemmi.cif.as_string(block.find_value(tag) or "?")
         if value:
             return _named_operations(tag, value)
+    for tag in MAGNETIC_TAGS:
+        if any(block.find_values(tag)):
+            raise StructureError(
+                f"site {first_site} and the others: images only by magnetic symmetry ({tag}); expected a space group, "
+                "or the whole cell in P1"
+            )
     return [gemmi.Op("x,y,z")]
 
 

@@ -14,6 +14,7 @@ from wyloop.models.wyckoff.tables import SpaceGroup, letter_indices, space_group
 
 Orbit = tuple[str, str]
 """Element symbol and Wyckoff letter."""
+EXCHANGED = (15, "abcd", "cdab")  # space group, letters and what takes their place in labels
 
 
 @dataclass(frozen=True)
@@ -126,19 +127,43 @@ class Gene:
 
     @property
     def protostructure(self) -> str:
-        """AFLOW-style label of the canonical gene as Wren writes it, `A3BC_cP5_221_c_a_b:O-Sr-Ti`.
+        """AFLOW-style label as Wren and Matbench Discovery write it, `A3BC_cP5_221_c_a_b:O-Sr-Ti`.
+
+        Elements in alphabetical order; of all images under the normalizer the label takes the one with the least sum
+        of letters, each counted once an element, then the first as text. It is not always that of `canonical`, which
+        counts a letter as often as it is used.
 
         Source: Goodall et al., doi:10.1126/sciadv.abn4117; Mehl et al., doi:10.1016/j.commatsci.2017.01.017.
         """
-        gene = canonical(self)
-        divisor = gcd(*gene.amounts.values())
-        counts = [amount // divisor for amount in gene.amounts.values()]
+        divisor = gcd(*self.amounts.values())
+        counts = [amount // divisor for amount in self.amounts.values()]
         anonymous = "".join(f"{chr(65 + i)}{count if count > 1 else ''}" for i, count in enumerate(counts))
-        letters = []
-        for element in gene.elements:
-            of_element = Counter(letter for symbol, letter in gene.orbits if symbol == element)
-            letters.append("".join(f"{count if count > 1 else ''}{letter}" for letter, count in of_element.items()))
-        return f"{anonymous}_{_pearson_symbol(gene)}_{gene.space_group_number}_{'_'.join(letters)}:{gene.chemsys}"
+        letters = min(_label_letters(image) for start in _label_starts(self) for image in images(start))[1]
+        return f"{anonymous}_{_pearson_symbol(self)}_{self.space_group_number}_{letters}:{self.chemsys}"
+
+
+def _label_starts(gene: Gene) -> tuple[Gene, ...]:
+    """Return the gene, and in C2/c that with a, b and c, d exchanged: Wren's table counts other axes as the same."""
+    if gene.space_group_number != EXCHANGED[0]:
+        return (gene,)
+    letters = str.maketrans(*EXCHANGED[1:])
+    return gene, Gene.of(
+        gene.space_group_number, [(element, letter.translate(letters)) for element, letter in gene.orbits]
+    )
+
+
+def _label_letters(gene: Gene) -> tuple[int, str]:
+    """Return the sum of the letters, `a` = 1 and `A` = 0, and the letters of each element with their numbers."""
+    of_element: dict[str, Counter[str]] = {}
+    for element, letter in gene.orbits:
+        of_element.setdefault(element, Counter())[letter] += 1
+    parts = []
+    total = 0
+    for element in gene.elements:
+        used = sorted(of_element[element].items())
+        parts.append("".join(f"{count if count > 1 else ''}{letter}" for letter, count in used))
+        total += sum(0 if letter == "A" else ord(letter) - ord("a") + 1 for letter, _ in used)
+    return total, "_".join(parts)
 
 
 @lru_cache(maxsize=100_000)
@@ -176,14 +201,12 @@ def images(gene: Gene) -> Iterator[Gene]:
 
 @lru_cache(maxsize=200_000)
 def canonical(gene: Gene) -> Gene:
-    """Return the one representative of a gene's class under the Euclidean normalizer.
+    """Return the one representative of a gene's class under the Euclidean normalizer: the image of least `rank`."""
+    return min(images(gene), key=rank)
 
-    It is the image with the smallest sum of letter indices, then the smallest sequence of letter indices.
-    """
+
+def rank(gene: Gene) -> tuple[int, list[int]]:
+    """Return what orders genes of one space group: the sum of their letter indices, then the letter indices."""
     indices = letter_indices(gene.space_group_number)
-
-    def key(image: Gene) -> tuple[int, list[int]]:
-        places = [indices[letter] for _, letter in image.orbits]
-        return sum(places), places
-
-    return min(images(gene), key=key)
+    places = [indices[letter] for _, letter in gene.orbits]
+    return sum(places), places

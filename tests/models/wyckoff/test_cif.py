@@ -94,6 +94,19 @@ def test_bad_files_are_named(text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "magnetic",
+    [
+        "_space_group_magn.number_BNS 136.495",
+        "loop_\n_space_group_symop_magn_operation.xyz\n'x,y,z,+1'\n'-x,-y,z,-1'",
+    ],
+)
+def test_a_file_with_magnetic_symmetry_only_names_its_sites(magnetic: str) -> None:
+    with pytest.raises(StructureError, match="site Ti1 and the others: images only by magnetic symmetry"):
+        parse_cif(rutile(magnetic))
+    assert parse_cif(rutile(f"{NAMED}\n{magnetic}")).nsites == 6  # moments do not matter where the sites are all known
+
+
 def test_labels_and_deuterium_give_elements() -> None:
     text = rutile().replace("_atom_site_type_symbol\n", "").replace("Ti1 Ti4+", "TI1").replace("O1 O2-", "D1")
     assert parse_cif(text).amounts == {"H": 4, "Ti": 2}

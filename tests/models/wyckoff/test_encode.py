@@ -142,10 +142,30 @@ def test_tolerance_decides_the_space_group() -> None:
 
 
 def test_bad_crystals() -> None:
-    with pytest.raises(StructureError, match="unknown element 'X'"):
+    with pytest.raises(StructureError, match="site X0: unknown element 'X'"):
         encode(Crystal(np.eye(3) * 4, ("X",), np.zeros((1, 3))))
     with pytest.raises(StructureError, match=r"sites Na0 and Na1 are 0\.400 Å apart"):
         encode(Crystal(np.eye(3) * 4, ("Na", "Na"), np.array([[0, 0, 0], [0.1, 0, 0]])))
+
+
+def test_eight_elements_and_many_orbits_on_one_letter() -> None:
+    elements = ["H", "Li", "C", "N", "O", "F", "Na", "Mg", "O", "O"]
+    rng = np.random.default_rng(2)
+    coords = (
+        np.stack(np.meshgrid(*[np.arange(3)] * 3), -1).reshape(-1, 3)[: len(elements)] + rng.uniform(0, 0.4, (10, 3))
+    ) / 3
+    gene = encode(Crystal(np.diag([9.0, 10.1, 11.3]), tuple(elements), coords))
+    assert gene.space_group_number == 1
+    assert len(gene.elements) == 8
+    assert gene.wyckoff_sequence.count("O:a") == 3
+
+
+def test_letter_capital_a_of_group_47() -> None:
+    sites: list[Site] = [("O", (0.21, 0.17, 0.31)), ("Ti", (0, 0, 0)), ("Sr", (0.5, 0, 0.27))]
+    found = encode(crystal("Pmmm", Lattice.orthorhombic(8.1, 9.3, 10.7), sites))
+    assert found.space_group_number == 47
+    assert ("O", "A") in found.orbits
+    assert "A" in found.protostructure.split(":")[0].split("_", 3)[3]
 
 
 @pytest.mark.parametrize("symprec", [0.0, -0.1, float("nan")])

@@ -46,7 +46,7 @@ def test_positions_and_operators_agree_with_pyxtal() -> None:
     assert n_positions == 1731
 
 
-@pytest.mark.parametrize("number", [*range(1, 231, 9), 47, 136, 186, 221, 227])
+@pytest.mark.parametrize("number", ALL_NUMBERS)
 def test_site_symmetries_agree_with_pyxtal(number: int) -> None:
     for position in Group(number).Wyckoff_positions:
         position.get_site_symmetry()
