@@ -1,17 +1,22 @@
-"""What a target means to the network: limits of the grammar, and distances of properties from their ranges."""
+"""What a target means to the network: limits of the grammar, distances of properties, probability of meeting it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import relu
 
 from wyloop.models.errors import TargetError
 from wyloop.models.mpvae.grammar import Limits
 from wyloop.models.mpvae.network import MPVAE
-from wyloop.models.mpvae.predict import property_arrays
+from wyloop.models.mpvae.opinion import Opinion
+from wyloop.models.mpvae.predict import Prediction, property_arrays
 from wyloop.models.mpvae.vocabulary import element_ids
-from wyloop.models.targets import Target
+from wyloop.models.targets import Condition, Target
 from wyloop.models.wyckoff.gene import Gene
 
 SCALES = {"formation_energy_per_atom": 0.5, "band_gap": 0.5, "volume_per_atom": 5.0}
@@ -20,6 +25,16 @@ MARGIN = 0.15  # of a scale: the search aims inside the range
 CLEAR_GAP = 0.05  # eV; a target from here on wants no metal, one below wants metals
 MAX_ELEMENTS = 4
 DEFAULT_MIN_ELEMENTS = 2
+VOLUME_ERROR = 0.05  # typical relative error of a predicted volume
+MIN_STD = 1e-6
+PREDICTED = (
+    "formation_energy_per_atom",
+    "formation_energy_per_atom_std",
+    "band_gap",
+    "band_gap_std",
+    "metal_probability",
+    "volume_per_atom",
+)
 
 
 def limits_of(target: Target, max_atoms: int, max_elements: int = MAX_ELEMENTS) -> Limits:
@@ -87,6 +102,91 @@ def property_miss(target: Target, values: Mapping[str, float]) -> float:
         outside = max(low - value, value - high, 0.0) / SCALES[condition.field]
         total += max(outside, 1e-6)  # on an excluded end, or not finite
     return total
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is expected of genes, with Laplace errors: arrays of shape (n,) each."""
+
+    formation_energy: NDArray[np.float64]
+    """eV/atom."""
+    formation_energy_std: NDArray[np.float64]
+    gap_size: NDArray[np.float64]
+    """PBE gap if there is one, eV."""
+    gap_size_std: NDArray[np.float64]
+    metal_probability: NDArray[np.float64]
+    volume_per_atom: NDArray[np.float64]
+    """Å^3."""
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction]) -> "Belief":
+        """Read predictions, which keep the gap with metal or not taken into account.
+
+        Where a metal is the likelier, its size is not kept: it follows from the spread, taken as half the size.
+        """
+        columns = [[getattr(prediction, name) for prediction in predictions] for name in PREDICTED]
+        energy, energy_std, gap, gap_std, metal, volume = np.array(columns, dtype=np.float64)
+        open_share = np.maximum(1.0 - metal, MIN_STD)
+        has_size = gap > 0
+        size = np.where(has_size, gap, gap_std / np.sqrt(open_share * (0.25 + metal)))
+        variance = np.where(has_size, gap_std**2 / open_share - metal * size**2, (0.5 * size) ** 2)
+        return cls(energy, energy_std, size, np.sqrt(np.maximum(variance, MIN_STD)), metal, volume)
+
+    def take(self, rows: NDArray[np.int64]) -> "Belief":
+        """Return some of the genes."""
+        return Belief(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def joined(self, other: Opinion) -> "Belief":
+        """Average with another opinion of equal weight; where the two differ, the uncertainty grows."""
+        return Belief(
+            (self.formation_energy + other.formation_energy) / 2,
+            np.hypot(self.formation_energy_std, (self.formation_energy - other.formation_energy) / 2),
+            (self.gap_size + other.gap_size) / 2,
+            np.hypot(self.gap_size_std, (self.gap_size - other.gap_size) / 2),
+            (self.metal_probability + other.metal_probability) / 2,
+            self.volume_per_atom,
+        )
+
+
+def probability_of_target(target: Target, prediction: Prediction) -> float:
+    """Probability that a gene has the properties that a target asks for, 0 to 1, under the calibrated uncertainty.
+
+    Formation energy, gap (metal or not, then the size) and volume count, taken as independent; what needs no
+    prediction is left to `structure_matches`, and what the model can't predict counts as met.
+    """
+    return float(probabilities_of_target(target, Belief.of([prediction]))[0])
+
+
+def probabilities_of_target(target: Target, belief: Belief) -> NDArray[np.float64]:
+    """Return `probability_of_target` of many genes, shape (n,)."""
+    probability = np.ones_like(belief.formation_energy)
+    for condition in target.conditions:
+        if not isinstance(condition, Condition):
+            continue
+        low = -math.inf if condition.low is None else condition.low
+        high = math.inf if condition.high is None else condition.high
+        if condition.field == "formation_energy_per_atom":
+            probability = probability * _laplace(low, high, belief.formation_energy, belief.formation_energy_std)
+        elif condition.field == "volume_per_atom":
+            std = VOLUME_ERROR * 2**0.5 * belief.volume_per_atom
+            probability = probability * _laplace(low, high, belief.volume_per_atom, std)
+        elif condition.field == "band_gap":
+            metal = belief.metal_probability * condition.accepts(0.0)
+            size = _laplace(max(low, 0.0) or -math.inf, high, belief.gap_size, belief.gap_size_std)
+            probability = probability * (metal + (1.0 - belief.metal_probability) * size)
+    return probability
+
+
+def _laplace(low: float, high: float, centre: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of Laplace distributions between two ends, shape (n,)."""
+    scale = np.maximum(std, MIN_STD) / 2**0.5
+
+    def below(end: float) -> NDArray[np.float64]:
+        distance = (end - centre) / scale
+        tail = 0.5 * np.exp(-np.abs(distance))
+        return np.where(distance < 0, tail, 1.0 - tail)
+
+    return below(high) - below(low)
 
 
 def latent_miss(network: MPVAE, target: Target, possible: Tensor, latent: Tensor) -> Tensor:

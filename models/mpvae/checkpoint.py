@@ -20,7 +20,7 @@ from wyloop.models.mpvae.config import NetworkConfig
 from wyloop.models.mpvae.network import MPVAE
 
 FORMAT = "wyloop-mpvae"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SHIPPED = Path(__file__).parent / "weights" / "mpvae.safetensors"
 
 

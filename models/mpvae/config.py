@@ -1,8 +1,10 @@
 """Sizes of the network and settings of training; both are stored with every checkpoint."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FINE_TUNE_ROWS = 10_000  # rows shown in all, over the epochs
+PROPERTIES = ("formation_energy_per_atom", "band_gap", "volume_per_atom")
+"""What every network predicts: eV/atom, eV (PBE), Å^3."""
 
 
 class NetworkConfig(BaseModel):
@@ -14,12 +16,29 @@ class NetworkConfig(BaseModel):
     """Channels of the encoder's tokens."""
     n_layers: int = Field(default=3, ge=1)
     n_heads: int = Field(default=4, ge=1)
-    latent_dim: int = Field(default=128, ge=2)
+    n_experts: int = Field(default=4, ge=1)
+    """Members of the ensemble that predicts the properties."""
+    latent_dim: int = Field(default=160, ge=2)
+    summary_width: int = Field(default=256, ge=8)
+    """Channels of the sum over orbits that goes into the latent vector."""
     decoder_width: int = Field(default=256, ge=8)
     head_width: int = Field(default=256, ge=8)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    n_prior_components: int = Field(default=96, ge=1)
-    """Gaussians of the mixture that describes the latent vectors of the training rows."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """In the experts and the heads."""
+    n_prior_components: int = Field(default=4096, ge=1)
+    """Kernels that describe the latent vectors of the training rows, each around one of them."""
+    extra_properties: tuple[str, ...] = ()
+    """Further numeric properties to learn, by field name, each in its own unit."""
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of all properties in the order of the outputs."""
+        return (*PROPERTIES, *self.extra_properties)
+
+    @property
+    def n_outputs(self) -> int:
+        """Raw outputs of a head: a value and a log scale of each property, and the metal logit."""
+        return 2 * len(self.properties) + 1
 
 
 class TrainingConfig(BaseModel):
@@ -37,9 +56,16 @@ class TrainingConfig(BaseModel):
     average_decay: float = Field(default=0.995, ge=0, lt=1)
     """Decay of the running average of the weights, which is what is validated and kept."""
     augment: bool = True
-    """Show the encoder a random normalizer image; the decoder's answer stays canonical."""
-    substitution_share: float = Field(default=0.35, ge=0)
-    """Unlabelled copies added to each epoch, as a share of the rows, in which elements give way to similar ones."""
+    """Show the experts a random normalizer image of each gene in each epoch."""
+    augment_latent: bool = False
+    """Show it to the autoencoder too, whose answer stays canonical: it must then learn the canonical form itself."""
+    train_experts: bool = True
+    train_autoencoder: bool = True
+    fit_prior: bool = True
+    """Describe the latent vectors of the training rows anew at the end; else the initial description stays."""
+    variation_share: float = Field(default=0.6, ge=0)
+    """Unlabelled copies added to each epoch, as a share of the rows, with other elements and letters: they teach the
+    autoencoder to write back any gene, not only known ones."""
     validation_fraction: float = Field(default=0.06, ge=0, lt=0.9)
     """Share of the rows kept for validation; rows of one formula stay together."""
     patience: int = Field(default=12, ge=1)
@@ -58,6 +84,12 @@ class TrainingConfig(BaseModel):
     anchor_weight: float = Field(default=0.0, ge=0)
     """Pull towards the initial weights (squared distance), against forgetting while fine-tuning."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _trains_something(self) -> "TrainingConfig":
+        if not (self.train_experts or self.train_autoencoder):
+            raise ValueError("train_experts and train_autoencoder are both off; expected at least one of them on")
+        return self
 
     @classmethod
     def fine_tune(cls, *, n_epochs: int = 8, n_rows: int = 0, seed: int = 0) -> "TrainingConfig":
@@ -78,5 +110,6 @@ class TrainingConfig(BaseModel):
             validation_fraction=0.12,
             patience=4,
             anchor_weight=1e-2,
+            fit_prior=False,
             seed=seed,
         )

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wyloop.models.errors import ModelError
-from wyloop.models.mpvae.vocabulary import STOP, element_features, element_id, elements, position_tables
+from wyloop.models.mpvae.config import PROPERTIES
+from wyloop.models.mpvae.vocabulary import STOP, element_id, elements
 from wyloop.models.wyckoff.gene import Gene, canonical
 from wyloop.models.wyckoff.tables import letter_indices, space_group
 
-LABELS = ("formation_energy_per_atom", "band_gap", "is_metal", "volume_per_atom")
-N_SIMILAR = 8  # elements that one may give way to
-KEEP_ELEMENT = 0.3  # probability that an element stays when genes are varied
+ENERGY, GAP, VOLUME = (PROPERTIES.index(name) for name in PROPERTIES)
+IS_METAL = -1
+"""Columns of labels; those of further properties stand before the last."""
 GAP_FLOOR = 1e-3  # eV; a smaller band gap is none
 
 
@@ -27,7 +29,8 @@ class TrainingRow:
 
     gene: Gene
     labels: Mapping[str, float]
-    """Any of formation_energy_per_atom (eV/atom), band_gap (eV, PBE), is_metal (0 or 1), volume_per_atom (Å^3)."""
+    """Any of formation_energy_per_atom (eV/atom), band_gap (eV, PBE), is_metal (0 or 1), volume_per_atom (Å^3), and of
+    the network's extra properties."""
 
 
 @dataclass(frozen=True)
@@ -87,31 +90,7 @@ def genes_of(arrays: GeneArrays) -> list[Gene]:
     return genes
 
 
-def random_images(arrays: GeneArrays, rng: np.random.Generator) -> GeneArrays:
-    """Replace each gene by a random normalizer image of it, uniform over the distinct ones."""
-    tables = position_tables()
-    chosen = tables.image_start[arrays.space_group] + rng.integers(tables.n_images[arrays.space_group])
-    letter = np.take_along_axis(tables.image_letters[chosen], arrays.letter, axis=1)
-    return GeneArrays(arrays.space_group, arrays.element, np.where(arrays.element == STOP, 0, letter))
-
-
-def substituted(arrays: GeneArrays, rng: np.random.Generator) -> GeneArrays:
-    """Replace elements at random by similar ones among those that occur, the same one throughout a gene."""
-    features, present = element_features(), np.unique(arrays.element[arrays.element != STOP])
-    distance = np.linalg.norm(features[:, None] - features[None, present], axis=2)
-    similar = present[np.argsort(distance, axis=1)[:, 1 : N_SIMILAR + 1]]
-    shape = (len(arrays.space_group), len(features))
-    ids = np.arange(len(features))
-    drawn = (
-        similar[ids, rng.integers(similar.shape[1], size=shape)] if similar.shape[1] else np.broadcast_to(ids, shape)
-    )
-    mapping = np.where((rng.random(shape) < KEEP_ELEMENT) | (ids == STOP), ids, drawn)
-    element = np.take_along_axis(mapping, arrays.element, axis=1)
-    return gene_arrays(genes_of(GeneArrays(arrays.space_group, element, arrays.letter)))
-
-
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Tensors of some genes."""
 
     space_group: Tensor
@@ -128,6 +107,16 @@ class Batch:
             torch.from_numpy(arrays.space_group), torch.from_numpy(arrays.element), torch.from_numpy(arrays.letter)
         )
 
+    def take(self, rows: NDArray[Any] | Tensor) -> "Batch":
+        """Return some of the genes, cut to the longest of them."""
+        element, letter = self.element[rows], self.letter[rows]
+        longest = int((element != STOP).sum(dim=1).max()) if len(element) else 1
+        return Batch(self.space_group[rows], element[:, :longest], letter[:, :longest])
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device."""
+        return Batch(self.space_group.to(device), self.element.to(device), self.letter.to(device))
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -135,7 +124,7 @@ class Dataset:
 
     genes: GeneArrays
     labels: NDArray[np.float32]
-    """In the order of LABELS, NaN where unknown, shape (n, 4)."""
+    """The network's properties in their order, then metal (1) or not (0); NaN where unknown; shape (n, n + 1)."""
     formulas: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -156,7 +145,8 @@ class Dataset:
             )
 
         space_group = np.concatenate([part.space_group for part in parts])
-        labels = np.concatenate([self.labels, np.full((len(genes.space_group), len(LABELS)), np.nan, np.float32)])
+        unknown = np.full((len(genes.space_group), self.labels.shape[1]), np.nan, np.float32)
+        labels = np.concatenate([self.labels, unknown])
         formulas = (*self.formulas, *[""] * len(genes.space_group))
         return Dataset(GeneArrays(space_group, joined("element"), joined("letter")), labels, formulas)
 
@@ -167,7 +157,7 @@ class Dataset:
         return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
 
 
-def dataset(rows: Sequence[TrainingRow], *, max_orbits: int) -> Dataset:
+def dataset(rows: Sequence[TrainingRow], *, max_orbits: int, extra_properties: Sequence[str] = ()) -> Dataset:
     """Collect rows as arrays; rows with more orbits are left out.
 
     Raises:
@@ -176,12 +166,13 @@ def dataset(rows: Sequence[TrainingRow], *, max_orbits: int) -> Dataset:
     kept = [row for row in rows if len(row.gene.orbits) <= max_orbits]
     if not kept:
         raise ModelError(f"{len(rows)} training rows, none with at most {max_orbits} orbits; expected at least one")
-    labels = np.full((len(kept), len(LABELS)), np.nan, np.float32)
+    names = (*PROPERTIES, *extra_properties, "is_metal")
+    labels = np.full((len(kept), len(names)), np.nan, np.float32)
     for index, row in enumerate(kept):
         for name, value in row.labels.items():
-            labels[index, _label_column(name, value, row.gene)] = value
-    gap, is_metal = labels[:, 1], labels[:, 2]
-    labels[:, 2] = np.where(np.isnan(is_metal) & ~np.isnan(gap), (gap < GAP_FLOOR).astype(np.float32), is_metal)
+            labels[index, _label_column(name, value, row.gene, names)] = value
+    gap, is_metal = labels[:, GAP], labels[:, IS_METAL]
+    labels[:, IS_METAL] = np.where(np.isnan(is_metal) & ~np.isnan(gap), (gap < GAP_FLOOR).astype(np.float32), is_metal)
     return Dataset(gene_arrays([row.gene for row in kept]), labels, tuple(reduced_formula(row.gene) for row in kept))
 
 
@@ -191,14 +182,14 @@ def reduced_formula(gene: Gene) -> str:
     return "".join(f"{e}{n // divisor if n > divisor else ''}" for e, n in gene.amounts.items())
 
 
-def _label_column(name: str, value: float, gene: Gene) -> int:
-    if name not in LABELS:
-        raise ModelError(f"unknown label {name!r} of {gene}; expected some of {', '.join(LABELS)}")
-    lowest = {"formation_energy_per_atom": -np.inf, "volume_per_atom": 1e-6}.get(name, 0.0)
+def _label_column(name: str, value: float, gene: Gene, names: Sequence[str]) -> int:
+    if name not in names:
+        raise ModelError(f"unknown label {name!r} of {gene}; expected some of {', '.join(names)}")
+    lowest = {"volume_per_atom": 1e-6, "band_gap": 0.0, "is_metal": 0.0}.get(name, -np.inf)
     highest = 1.0 if name == "is_metal" else np.inf
     if np.isinf(value) or value < lowest or value > highest:
         raise ModelError(f"label {name} = {value} of {gene}; expected a finite number from {lowest} to {highest}")
-    return LABELS.index(name)
+    return names.index(name)
 
 
 def split(data: Dataset, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

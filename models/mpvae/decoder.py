@@ -41,17 +41,17 @@ class Decoder(nn.Module):
 
     def likelihood(self, latent: Tensor, target: Batch) -> Likelihood:
         """Score canonical genes, given their latent vectors (teacher forcing)."""
-        n, length = target.element.shape
-        group = target.space_group
+        length, group = target.element.shape[1], target.space_group
         space_group = cross_entropy(self.space_group_logits(latent), group, reduction="none")
-        zeros = torch.zeros(n, 1, dtype=torch.int64)
+        zeros = torch.zeros_like(target.element[:, :1])
         last_element, last_letter = torch.cat([zeros, target.element], 1), torch.cat([zeros, target.letter], 1)
-        hidden, _ = self.cell(self._inputs(latent, group, last_element, last_letter), self._start(latent))
+        place = self.positions(group.unsqueeze(1).expand_as(last_letter), last_letter)
+        hidden, _ = self.cell(self._inputs(latent, group, last_element, place), self._start(latent))
         present = target.element != STOP
         placed = one_hot(target.letter, N_LETTERS).bool() & present.unsqueeze(-1)
-        used = torch.cat([torch.zeros(n, 1, N_LETTERS, dtype=torch.bool), placed.cumsum(dim=1) > 0], 1)
+        used = torch.cat([torch.zeros_like(placed[:, :1]), placed.cumsum(dim=1) > 0], 1)
         groups = group.unsqueeze(1).expand(-1, length + 1)
-        open_letters = self.grammar.open_letters(groups, used, torch.full((n, length + 1), NO_LIMIT))
+        open_letters = self.grammar.open_letters(groups, used, torch.full_like(groups, NO_LIMIT))
         answers = torch.cat([target.element, zeros], 1)
         is_scored = torch.cat([torch.ones_like(present[:, :1]), present], 1)
         allowed = order_mask(last_element, last_letter, open_letters, len(elements()) + 1)
@@ -59,13 +59,15 @@ class Decoder(nn.Module):
         element = _nll(element_logits, answers, is_scored)
         hidden, answers = hidden[:, :-1], answers[:, :-1]
         allowed = letter_mask(last_element[:, :-1], last_letter[:, :-1], answers, open_letters[:, :-1])
-        letter_logits = self._letter_logits(hidden, answers, group).masked_fill(~allowed, -torch.inf)
+        letters = torch.arange(N_LETTERS, device=group.device).expand(len(group), -1)
+        keys = self.positions(group.unsqueeze(1).expand_as(letters), letters)
+        letter_logits = self._letter_logits(hidden, answers, keys).masked_fill(~allowed, -torch.inf)
         return Likelihood(space_group, element + _nll(letter_logits, target.letter, present))
 
     def space_group_logits(self, latent: Tensor) -> Tensor:
         """Return logits over ITA numbers, number 0 impossible, shape (n, 231)."""
         logits: Tensor = self.to_space_group(latent)
-        return logits.index_fill(1, torch.tensor([0]), -torch.inf)
+        return torch.cat([torch.full_like(logits[:, :1], -torch.inf), logits[:, 1:]], dim=1)
 
     @torch.no_grad()
     def decode(
@@ -84,10 +86,12 @@ class Decoder(nn.Module):
         group = _choose(logits, temperature, generator)
         state, hidden = self.grammar.start(group, limits), self._start(latent)
         element, letter = torch.zeros_like(group), torch.zeros_like(group)
-        alive = torch.arange(len(group))
+        alive = torch.arange(len(group), device=group.device)
         written: list[tuple[Tensor, Tensor]] = []
+        positions = self._all_positions()
         while len(alive):
-            inputs = self._inputs(latent, state.space_group, element.unsqueeze(1), letter.unsqueeze(1))
+            place = positions[state.space_group, letter].unsqueeze(1)
+            inputs = self._inputs(latent, state.space_group, element.unsqueeze(1), place)
             output, hidden = self.cell(inputs, hidden)
             output = output[:, 0]
             open_letters = self.grammar.open_letters(state.space_group, state.used, state.room)
@@ -99,29 +103,35 @@ class Decoder(nn.Module):
             if not len(alive):
                 break
             allowed = letter_mask(state.element, state.letter, element, open_letters[going])
-            logits = self._letter_logits(output[going].unsqueeze(1), element.unsqueeze(1), state.space_group)[:, 0]
+            keys = positions[state.space_group]
+            logits = self._letter_logits(output[going].unsqueeze(1), element.unsqueeze(1), keys)[:, 0]
             letter = _choose(logits.masked_fill(~allowed, -torch.inf), temperature, generator)
             state = self.grammar.advance(state, element, letter)
-            columns = torch.zeros(2, len(group), dtype=torch.int64)
+            columns = torch.zeros(2, len(group), dtype=torch.int64, device=group.device)
             columns[0, alive], columns[1, alive] = element, letter
             written.append((columns[0], columns[1]))
         elements_written = torch.stack([column[0] for column in written], dim=1)
         letters_written = torch.stack([column[1] for column in written], dim=1)
-        return GeneArrays(group.numpy(), elements_written.numpy(), letters_written.numpy())
+        return GeneArrays(group.cpu().numpy(), elements_written.cpu().numpy(), letters_written.cpu().numpy())
 
     def _start(self, latent: Tensor) -> Tensor:
         return torch.tanh(self.start(latent)).unsqueeze(0)
 
-    def _inputs(self, latent: Tensor, group: Tensor, element: Tensor, letter: Tensor) -> Tensor:
-        groups = group.unsqueeze(1).expand_as(letter)
-        place = self.of_position(self.positions(groups, letter)) * (element != STOP).unsqueeze(-1)
+    def _all_positions(self) -> Tensor:
+        """Embed every position of every group once, shape (231, 27, width / 2)."""
+        letters = torch.arange(N_LETTERS, device=self.grammar.exists.device).expand(N_GROUPS, -1)
+        groups = torch.arange(N_GROUPS, device=letters.device).unsqueeze(1).expand_as(letters)
+        embedded: Tensor = self.positions(groups, letters)
+        return embedded
+
+    def _inputs(self, latent: Tensor, group: Tensor, element: Tensor, place: Tensor) -> Tensor:
+        """Describe the orbit before each step; place is its embedded position, shape (n, length, width / 2)."""
+        place = self.of_position(place) * (element != STOP).unsqueeze(-1)
         inputs: Tensor = self.of_element(element) + place + (self.of_group(group) + self.of_latent(latent)).unsqueeze(1)
         return inputs
 
-    def _letter_logits(self, hidden: Tensor, element: Tensor, group: Tensor) -> Tensor:
-        """Score the letters of each gene's group for an orbit of a known element, shape (n, length, 27)."""
-        letters = torch.arange(N_LETTERS).expand(len(group), -1)
-        keys = self.positions(group.unsqueeze(1).expand_as(letters), letters)
+    def _letter_logits(self, hidden: Tensor, element: Tensor, keys: Tensor) -> Tensor:
+        """Score letters for orbits of known elements, shape (n, length, 27); keys (n, 27, width / 2) embed them."""
         query = self.query(hidden + self.query_element(element))
         logits: Tensor = torch.einsum("nlk,nwk->nlw", query, keys) / keys.shape[-1] ** 0.5
         return logits
@@ -138,7 +148,7 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator | Non
     if temperature <= 0:
         return logits.argmax(dim=-1)
     # The Gumbel trick: the argmax of logits with this noise is a draw from their softmax.
-    uniform = torch.rand(logits.shape, generator=generator).clamp(min=1e-20)
+    uniform = torch.rand(logits.shape, generator=generator).clamp(min=1e-20).to(logits.device)
     return (logits / temperature - torch.log(-torch.log(uniform))).argmax(dim=-1)
 
 

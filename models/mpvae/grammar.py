@@ -4,12 +4,12 @@ Orbits come sorted by element id, then letter. A letter must exist in the space 
 parameters holds one orbit, and the primitive cell has room for a bounded number of atoms.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from wyloop.models.mpvae.vocabulary import N_GROUPS, N_LETTERS, STOP, elements, position_tables
+from wyloop.models.mpvae.vocabulary import N_LETTERS, STOP, elements, position_tables
 
 NO_LIMIT = 10_000  # atoms; more than any crystal here
 
@@ -48,13 +48,19 @@ class State:
     """Required elements that have not come yet, shape (n, n_elements + 1)."""
 
 
-@dataclass(frozen=True)
-class Grammar:
+class Grammar(nn.Module):
     """The tables as tensors, and the masks made from them."""
 
-    exists: Tensor = field(default_factory=lambda: torch.from_numpy(position_tables().exists))
-    multiplicity: Tensor = field(default_factory=lambda: torch.from_numpy(position_tables().multiplicity))
-    is_fixed: Tensor = field(default_factory=lambda: torch.from_numpy(position_tables().is_fixed))
+    exists: Tensor
+    multiplicity: Tensor
+    is_fixed: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        tables = position_tables()
+        self.register_buffer("exists", torch.from_numpy(tables.exists), persistent=False)
+        self.register_buffer("multiplicity", torch.from_numpy(tables.multiplicity), persistent=False)
+        self.register_buffer("is_fixed", torch.from_numpy(tables.is_fixed), persistent=False)
 
     def open_letters(self, space_group: Tensor, used: Tensor, room: Tensor) -> Tensor:
         """Letters that can hold one more orbit, shape (..., 27), bool."""
@@ -66,7 +72,7 @@ class Grammar:
         smallest = torch.where(self.exists, self.multiplicity, NO_LIMIT).amin(dim=1)
         mask = smallest <= limits.max_atoms
         if limits.space_groups:
-            wanted = torch.zeros(N_GROUPS, dtype=torch.bool)
+            wanted = torch.zeros_like(mask)
             wanted[list(limits.space_groups)] = True
             mask &= wanted
         mask[0] = False
@@ -75,13 +81,13 @@ class Grammar:
     def start(self, space_group: Tensor, limits: Limits) -> State:
         """Return the state of genes of which only the space group is known."""
         n = len(space_group)
-        zeros = torch.zeros(n, dtype=torch.int64)
-        missing = torch.zeros(len(elements()) + 1, dtype=torch.bool)
+        zeros = torch.zeros_like(space_group)
+        missing = torch.zeros(len(elements()) + 1, dtype=torch.bool, device=space_group.device)
         missing[list(limits.required)] = True
         return State(
             space_group,
-            torch.zeros(n, N_LETTERS, dtype=torch.bool),
-            torch.full((n,), limits.max_atoms),
+            torch.zeros(n, N_LETTERS, dtype=torch.bool, device=space_group.device),
+            torch.full_like(space_group, limits.max_atoms),
             zeros,
             zeros,
             zeros,
@@ -109,10 +115,10 @@ class Grammar:
         n_columns = state.missing.shape[1]
         mask = order_mask(state.element, state.letter, open_letters, n_columns)
         if limits.allowed:
-            allowed = torch.zeros(n_columns, dtype=torch.bool)
+            allowed = torch.zeros(n_columns, dtype=torch.bool, device=mask.device)
             allowed[list(limits.allowed)] = True
             mask &= allowed
-        ids = torch.arange(n_columns)
+        ids = torch.arange(n_columns, device=mask.device)
         is_new = ids > state.element.unsqueeze(1)
         mask &= ~(is_new & (state.n_elements >= limits.max_elements).unsqueeze(1))
         next_missing = torch.where(state.missing, ids, n_columns).amin(dim=1)
@@ -127,8 +133,8 @@ class Grammar:
 
 def order_mask(last_element: Tensor, last_letter: Tensor, open_letters: Tensor, n_columns: int) -> Tensor:
     """Elements that keep the order and have a letter left, shape (..., n_columns); "stop" once there is an orbit."""
-    ids = torch.arange(n_columns)
-    letters = torch.arange(N_LETTERS)
+    ids = torch.arange(n_columns, device=last_element.device)
+    letters = torch.arange(N_LETTERS, device=last_element.device)
     last = last_element.unsqueeze(-1)
     again = (open_letters & (letters >= last_letter.unsqueeze(-1))).any(dim=-1, keepdim=True)
     mask = ((ids > last) & open_letters.any(dim=-1, keepdim=True)) | ((ids == last) & again)
@@ -138,6 +144,6 @@ def order_mask(last_element: Tensor, last_letter: Tensor, open_letters: Tensor, 
 
 def letter_mask(last_element: Tensor, last_letter: Tensor, element: Tensor, open_letters: Tensor) -> Tensor:
     """Letters that the next orbit, of a known element, may take, shape (..., 27)."""
-    letters = torch.arange(N_LETTERS)
+    letters = torch.arange(N_LETTERS, device=element.device)
     is_same = (element == last_element).unsqueeze(-1)
     return open_letters & (~is_same | (letters >= last_letter.unsqueeze(-1)))

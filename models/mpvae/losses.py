@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, relu
 
 from wyloop.models.mpvae.config import TrainingConfig
-from wyloop.models.mpvae.data import GAP_FLOOR, Batch
-from wyloop.models.mpvae.network import MPVAE, Encoded
+from wyloop.models.mpvae.data import GAP, GAP_FLOOR, IS_METAL, VOLUME, Batch
+from wyloop.models.mpvae.network import MPVAE, Encoded, split_outputs
 
-LOG_SCALE_RANGE = (-5.0, 3.0)
+VOLUME_WEIGHT = 0.3  # it guides the realisation only
 
 
 @dataclass(frozen=True)
@@ -23,38 +23,48 @@ class Losses:
     kl: Tensor
     """KL(q(z|x) || N(0, 1)), nats per crystal."""
     properties: Tensor
-    """Property loss of the predictions, in standard deviations of the labels."""
+    """Property loss of the experts, in standard deviations of the labels."""
     latent_properties: Tensor
-    """The same as read from the latent mean alone."""
+    """The same as read from the latent vector alone."""
 
 
-def losses(network: MPVAE, shown: Batch, target: Batch, labels: Tensor, config: TrainingConfig) -> Losses:
+def losses(
+    network: MPVAE, shown: Batch, target: Batch, labels: Tensor, noise: Tensor, config: TrainingConfig
+) -> Losses:
     """Compute the loss of one batch.
 
     Args:
         network: In training mode.
-        shown: What the encoder sees: any normalizer images of the genes.
+        shown: Any normalizer images of the genes: what the experts see.
         target: The canonical genes.
-        labels: Shape (n, 4) in the order of LABELS, NaN where unknown.
+        labels: Shape (n, n_properties + 1), NaN where unknown.
+        noise: Standard normal, shape (n, latent_dim).
         config: Gives the weights.
 
     Source: Kingma and Welling, arXiv:1312.6114, appendix B for the KL; Kingma et al., arXiv:1606.04934, for free bits.
     """
-    encoded = network.encode(shown)
-    latent = encoded.mean + torch.randn_like(encoded.mean) * (0.5 * encoded.log_var).exp()
-    likelihood = network.decoder.likelihood(latent, target)
-    reconstruction = (likelihood.space_group + likelihood.orbits).mean()
-    kl = kl_divergence(encoded)
-    standardised = standardise(network, labels)
-    properties = property_loss(network.properties(encoded), standardised)
-    latent_properties = property_loss(network.latent_head(encoded.mean), standardised)
-    total = (
-        config.reconstruction_weight * reconstruction
-        + config.kl_weight * kl.mean(dim=0).clamp(min=config.free_bits).sum()
-        + config.property_weight * properties
-        + config.latent_property_weight * latent_properties
-    )
-    return Losses(total, reconstruction, kl.sum(dim=1).mean(), properties, latent_properties)
+    labelled = (~labels.isnan()).any(dim=1).nonzero().squeeze(1)
+    standardised = standardise(network, labels[labelled])
+    total = reconstruction = kl = properties = latent_properties = labels.new_zeros(())
+    if config.train_autoencoder:
+        encoded = network.encode(shown if config.augment_latent else target)
+        latent = encoded.mean + noise * (0.5 * encoded.log_var).exp()
+        likelihood = network.decoder.likelihood(latent, target)
+        reconstruction = (likelihood.space_group + likelihood.orbits).mean()
+        divergence = kl_divergence(encoded)
+        kl = divergence.sum(dim=1).mean()
+        latent_properties = property_loss(network.latent_head(latent[labelled]), standardised)
+        total = (
+            config.reconstruction_weight * reconstruction
+            + config.kl_weight * divergence.mean(dim=0).clamp(min=config.free_bits).sum()
+            + config.latent_property_weight * latent_properties
+        )
+    if config.train_experts:
+        opinions = network.opinions(shown.take(labelled))
+        properties = torch.stack([property_loss(opinion, standardised) for opinion in opinions]).mean()
+        # Each expert learns as fast as if it were alone.
+        total = total + config.property_weight * properties * len(network.experts)
+    return Losses(total, reconstruction, kl, properties, latent_properties)
 
 
 def kl_divergence(encoded: Encoded) -> Tensor:
@@ -67,7 +77,7 @@ class Standardised:
     """Labels in the network's own scale, NaN where unknown."""
 
     values: Tensor
-    """Formation energy, gap size (of rows with a gap) and log volume, shape (n, 3)."""
+    """Properties, the gap of rows with a gap only, the volume as its logarithm; shape (n, n_properties)."""
     is_metal: Tensor
     """0 or 1, shape (n,)."""
     zero_gap: Tensor
@@ -75,30 +85,36 @@ class Standardised:
 
 
 def standardise(network: MPVAE, labels: Tensor) -> Standardised:
-    """Bring labels (n, 4) to the network's scale; a gap of zero teaches 'metal' only."""
-    gap = torch.where(labels[:, 1] < GAP_FLOOR, torch.nan, labels[:, 1])
-    values = torch.stack([labels[:, 0], gap, labels[:, 3].log()], dim=1)
-    standard = (values - network.label_mean) / network.label_std
-    return Standardised(standard, labels[:, 2], -network.label_mean[1] / network.label_std[1])
+    """Bring labels (n, n_properties + 1) to the network's scale; a gap of zero teaches 'metal' only."""
+    columns = list(labels[:, :IS_METAL].unbind(dim=1))
+    columns[GAP] = torch.where(columns[GAP] < GAP_FLOOR, torch.nan, columns[GAP])
+    columns[VOLUME] = columns[VOLUME].log()
+    standard = (torch.stack(columns, dim=1) - network.label_mean) / network.label_std
+    return Standardised(standard, labels[:, IS_METAL], -network.label_mean[GAP] / network.label_std[GAP])
 
 
 def property_loss(outputs: Tensor, labels: Standardised) -> Tensor:
     """Absolute errors, log scales of their Laplace distributions, and cross-entropy of metal or not.
 
     The scale sees the error as a constant, so that hard rows do not lose their weight.
+
+    Source: Powell, J. Econometrics 25, 303 (1984), for absolute errors of a value that is cut off at zero.
     """
+    values, log_scale, metal_logit = split_outputs(outputs)
     known = ~labels.values.isnan()
-    error = (outputs[:, :3] - labels.values.nan_to_num()).abs() * known
-    log_scale = outputs[:, 3:6].clamp(*LOG_SCALE_RANGE)
+    error = (values - labels.values.nan_to_num()).abs() * known
     scale_loss = (log_scale + error.detach() * (-log_scale).exp()) * known
-    count = known.sum(dim=0).clamp(min=1)
-    weights = torch.tensor([1.0, 1.0, 0.3])  # volume guides the realisation only
-    regression = ((error + 0.1 * scale_loss).sum(dim=0) / count * weights).sum()
+    weights = values.new_ones(values.shape[1])
+    weights[VOLUME] = VOLUME_WEIGHT
+    regression = ((error + 0.1 * scale_loss).sum(dim=0) / known.sum(dim=0).clamp(min=1) * weights).sum()
     is_known = ~labels.is_metal.isnan()
     # The gap to be expected, off by what counts in the end; a known metal has the gap 0 (`zero` on this scale).
-    size = torch.where(labels.is_metal == 1, labels.zero_gap, labels.values[:, 1])
-    expected = labels.zero_gap + outputs[:, 6].neg().sigmoid() * (outputs[:, 1] - labels.zero_gap)
+    size = torch.where(labels.is_metal == 1, labels.zero_gap, labels.values[:, GAP])
+    expected = labels.zero_gap + metal_logit.neg().sigmoid() * (values[:, GAP] - labels.zero_gap)
     has_gap = ~size.isnan() & is_known
     gap = ((expected - size.nan_to_num()).abs() * has_gap).sum() / has_gap.sum().clamp(min=1)
-    metal = binary_cross_entropy_with_logits(outputs[:, 6], labels.is_metal.nan_to_num(), reduction="none")
-    return regression + 0.5 * gap + 0.5 * (metal * is_known).sum() / is_known.sum().clamp(min=1)
+    # A metal's gap may be read as anything from zero down, so that the size alone tells most metals too.
+    is_metal = labels.is_metal == 1
+    above = (relu(values[:, GAP] - labels.zero_gap) * is_metal).sum() / is_metal.sum().clamp(min=1)
+    metal = binary_cross_entropy_with_logits(metal_logit, labels.is_metal.nan_to_num(), reduction="none")
+    return regression + 0.5 * (gap + above + (metal * is_known).sum() / is_known.sum().clamp(min=1))

@@ -27,20 +27,80 @@ DESCRIPTORS: dict[str, Callable[[Element], float | None]] = {
     "n_d": lambda element: outer_electrons(element, "d"),
     "n_f": lambda element: outer_electrons(element, "f"),
     "is_metal": lambda element: float(element.is_metal),
+    "melting_point": lambda element: element.melting_point,
+    "log_molar_volume": lambda element: log(element.molar_volume),
+    "van_der_waals_radius": lambda element: element.van_der_waals_radius,
+    "log_bulk_modulus": lambda element: log(element.bulk_modulus),
+    "log_thermal_conductivity": lambda element: log(element.thermal_conductivity),
+    "highest_level": lambda element: level(element, "spdf"),
+    "s_level": lambda element: level(element, "s"),
+    "p_level": lambda element: level(element, "p"),
+    "d_level": lambda element: level(element, "d"),
+    "n_valence": lambda element: n_valence(element),
+    "n_unfilled": lambda element: n_unfilled(element),
+    "highest_common_charge": lambda element: max(element.common_oxidation_states, default=0),
+    "lowest_common_charge": lambda element: min(element.common_oxidation_states, default=0),
+    "n_common_charges": lambda element: len(element.common_oxidation_states),
 }
 
 
-def outer_electrons(element: Element, orbital: str) -> int:
-    """Electrons in the highest occupied shell of one orbital kind beyond the noble-gas core."""
+def log(value: float | None) -> float | None:
+    """Natural logarithm; None stays."""
+    return math.log(float(value)) if value else None
+
+
+def outer_shells(element: Element) -> list[tuple[int, str, int]]:
+    """Main quantum number, orbital kind and electrons of each shell beyond the noble-gas core."""
     core = [2, 10, 18, 36, 54, 86]
-    below = max([z for z in core if z < element.Z], default=0)
-    n_left, shells = element.Z - below, []
+    n_left, shells = element.Z - max([z for z in core if z < element.Z], default=0), []
     for n, kind, count in reversed(element.full_electronic_structure):
         if n_left <= 0:
             break
         shells.append((n, kind, count))
         n_left -= count
-    return sum(count for _, kind, count in shells if kind == orbital)
+    return shells
+
+
+def outer_electrons(element: Element, orbital: str) -> int:
+    """Electrons in the outer shells of one orbital kind."""
+    return sum(count for _, kind, count in outer_shells(element) if kind == orbital)
+
+
+def level(element: Element, orbitals: str) -> float | None:
+    """Energy of the highest outer shell of some orbital kinds in the free atom (LDA, NIST), Hartree."""
+    energies = element.data.get("Atomic orbitals")
+    if not isinstance(energies, dict):
+        return None
+    found = [energies.get(f"{n}{kind}") for n, kind, _ in outer_shells(element) if kind in orbitals]
+    return max((energy for energy in found if energy is not None), default=None)
+
+
+def n_valence(element: Element) -> int:
+    """Valence electrons: outer s, p and d; three for lanthanoids and actinoids."""
+    if element.is_lanthanoid or element.is_actinoid:
+        return 3
+    return sum(outer_electrons(element, orbital) for orbital in "spd")
+
+
+def n_unfilled(element: Element) -> int:
+    """Electrons that a main-group element lacks for a full shell."""
+    if element.Z == 1:
+        return 1
+    return max(0, 8 - outer_electrons(element, "s") - outer_electrons(element, "p")) if element.group >= 13 else 0
+
+
+def electrons(element: Element) -> list[int]:
+    """Lowest and highest cation charge, anion charge (0: none), odd atomic number or not, valence electrons."""
+    common, every = element.common_oxidation_states, element.oxidation_states
+    cations = [q for q in common if q > 0] or [q for q in every if q > 0]
+    anions = [q for q in common if q < 0] or [q for q in every if q < 0]
+    return [
+        min(cations, default=0),
+        max(cations, default=0),
+        min(anions, default=0),
+        element.Z % 2,
+        n_valence(element),
+    ]
 
 
 def main() -> None:
@@ -65,6 +125,7 @@ def main() -> None:
     table = {
         "descriptors": list(columns),
         "elements": {elements[i].symbol: [column[i] for column in columns.values()] for i in order},
+        "electrons": {elements[i].symbol: electrons(elements[i]) for i in order},
     }
     (HERE / "elements.json").write_text(json.dumps(table, separators=(",", ":")) + "\n")
 

@@ -35,11 +35,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_folder", type=Path)
     parser.add_argument("out_folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=45)
+    parser.add_argument("--epochs", type=int, default=45, help="of the whole network")
+    parser.add_argument("--autoencoder-epochs", type=int, default=30, help="of the autoencoder alone, after that")
     parser.add_argument("--max-orbits", type=int, default=12, help="of the rows of the pre-training file")
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--run-folder", type=Path, default=None, help="keeps the state after each epoch")
+    parser.add_argument("--run-folder", type=Path, required=True, help="keeps the state after each epoch")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -47,23 +47,35 @@ def main() -> None:
     csv.field_size_limit(sys.maxsize)
     started = time.perf_counter()
     rows, data_card = training_rows(arguments.data_folder, arguments.max_orbits)
-    config = TrainingConfig(
+    first = TrainingConfig(
         n_epochs=arguments.epochs,
-        learning_rate=arguments.learning_rate,
-        patience=max(12, arguments.epochs // 3),
+        patience=arguments.epochs,
+        augment_latent=True,
+        fit_prior=False,
         seed=arguments.seed,
     )
-    checkpoint = train(rows, config, run_folder=arguments.run_folder, on_epoch=report)
+    # The experts are done after the first run. The autoencoder goes on alone, and is shown canonical genes only.
+    second = TrainingConfig(
+        n_epochs=arguments.autoencoder_epochs,
+        patience=arguments.autoencoder_epochs,
+        variation_share=1.0,
+        train_experts=False,
+        seed=arguments.seed,
+    )
+    checkpoint = train(rows, first, run_folder=arguments.run_folder / "first", on_epoch=report)
+    checkpoint = in_half_precision(
+        train(rows, second, initial=checkpoint, run_folder=arguments.run_folder / "second", on_epoch=report)
+    )
     test = list(read(arguments.data_folder / TEST).values())
     card = dict(checkpoint.card)
     card["data"] = card["data"] | data_card
     card["metrics"] = card["metrics"] | {"test": evaluate(checkpoint, test)}
+    card["first_run"] = {"of": "the whole network, on the same rows", "config": first.model_dump(mode="json")}
     card["wall_time_s"] = round(time.perf_counter() - started, 1)
     checkpoint = Checkpoint(checkpoint.weights, checkpoint.config, rounded(card))
     checkpoint.save(arguments.out_folder / "mpvae.safetensors")
     write_whole(arguments.out_folder / "mpvae.json", (json.dumps(checkpoint.card, indent=2) + "\n").encode())
-    if arguments.run_folder is not None:
-        shutil.rmtree(arguments.run_folder)
+    shutil.rmtree(arguments.run_folder)
     print(json.dumps(checkpoint.card["metrics"], indent=2))
 
 
@@ -115,6 +127,13 @@ def read(path: Path) -> dict[str, TrainingRow]:
             rows[record["material_id"]] = TrainingRow(gene, labels)
     print(f"{path.name}: {len(rows)} rows", flush=True)
     return rows
+
+
+def in_half_precision(checkpoint: Checkpoint) -> Checkpoint:
+    """Round weights and prior to half precision, as they are shipped and measured: half the size of the file."""
+    large = {name for name, _ in checkpoint.network.named_parameters()} | {"prior_mean", "prior_std"}
+    weights = {name: tensor.half() if name in large else tensor for name, tensor in checkpoint.weights.items()}
+    return Checkpoint(weights, checkpoint.config, checkpoint.card)
 
 
 def report(metrics: EpochMetrics) -> None:

@@ -1,7 +1,7 @@
 """Predictions for genes, with calibrated uncertainty."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wyloop.models.mpvae.checkpoint import Checkpoint
-from wyloop.models.mpvae.data import Batch, GeneArrays, batches, gene_arrays
-from wyloop.models.mpvae.losses import LOG_SCALE_RANGE
-from wyloop.models.mpvae.network import HEAD_OUTPUTS, MPVAE
+from wyloop.models.mpvae.config import PROPERTIES
+from wyloop.models.mpvae.data import ENERGY, GAP, VOLUME, Batch, GeneArrays, batches, gene_arrays
+from wyloop.models.mpvae.network import MPVAE, split_outputs
 from wyloop.models.wyckoff.gene import Gene
 
 BATCH_SIZE = 512
-MOST_LIKELY_GAP = 0.5  # `calibration[4]` above this: zero if a metal is likelier than not, else the size
+TEMPERATURE, METAL_FROM = -2, -1  # places in `calibration`
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Prediction:
     """0 to 1."""
     volume_per_atom: float
     """Å^3."""
+    extra: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Value and standard deviation of the network's extra properties, by name."""
 
     def values(self) -> dict[str, float]:
         """Return the properties by field name, as targets compare them."""
@@ -41,6 +43,7 @@ class Prediction:
             "formation_energy_per_atom": self.formation_energy_per_atom,
             "band_gap": self.band_gap,
             "volume_per_atom": self.volume_per_atom,
+            **{name: value for name, (value, _) in self.extra.items()},
         }
 
 
@@ -60,6 +63,9 @@ class PropertyArrays:
     band_gap_std: Tensor
     volume_per_atom: Tensor
     """Å^3."""
+    extra: Tensor
+    """Extra properties, shape (n, n_extra)."""
+    extra_std: Tensor
 
 
 def predict(checkpoint: Checkpoint, genes: Sequence[Gene]) -> list[Prediction]:
@@ -79,15 +85,23 @@ def predict(checkpoint: Checkpoint, genes: Sequence[Gene]) -> list[Prediction]:
         arrays.metal_probability,
         arrays.volume_per_atom,
     )
-    return [Prediction(*row) for row in torch.stack(columns, dim=1).tolist()]
+    predictions = [Prediction(*row) for row in torch.stack(columns, dim=1).tolist()]
+    names = checkpoint.config.extra_properties
+    if not names:
+        return predictions
+    extras = torch.stack([arrays.extra, arrays.extra_std], dim=2).tolist()
+    return [
+        replace(prediction, extra={name: (value, std) for name, (value, std) in zip(names, extra, strict=True)})
+        for prediction, extra in zip(predictions, extras, strict=True)
+    ]
 
 
 @torch.no_grad()
 def raw_outputs(network: MPVAE, genes: GeneArrays) -> Tensor:
-    """Return the raw property outputs of the network, shape (n, 7)."""
-    outputs = torch.zeros(len(genes.space_group), HEAD_OUTPUTS)
+    """Return the raw property outputs of the network, shape (n, n_outputs)."""
+    outputs = torch.zeros(len(genes.space_group), network.config.n_outputs)
     for rows in batches(genes.n_orbits, BATCH_SIZE):
-        outputs[rows] = network.properties(network.encode(Batch.of(genes.take(rows))))
+        outputs[rows] = network.properties(Batch.of(genes.take(rows)))
     return outputs
 
 
@@ -103,19 +117,28 @@ def latent_vectors(network: MPVAE, genes: GeneArrays) -> tuple[Tensor, Tensor]:
 
 
 def property_arrays(network: MPVAE, outputs: Tensor) -> PropertyArrays:
-    """Turn raw outputs (n, 7) into physical properties; differentiable."""
-    values = outputs[:, :3] * network.label_std + network.label_mean
-    scales = outputs[:, 3:6].clamp(*LOG_SCALE_RANGE).exp() * network.label_std * network.calibration[:3]
+    """Turn raw outputs (n, n_outputs) into physical properties; differentiable but for metal or not."""
+    standard, log_scales, metal_logit = split_outputs(outputs)
+    n_base = len(PROPERTIES)
+    values = standard * network.label_std + network.label_mean
+    scales = log_scales.exp() * network.label_std * network.calibration[: values.shape[1]]
     stds = scales * 2**0.5  # of a Laplace distribution
-    size, size_std = values[:, 1].clamp(min=0), stds[:, 1]
-    metal = torch.sigmoid(outputs[:, 6] / network.calibration[3])
-    if float(network.calibration[4]) > MOST_LIKELY_GAP:
-        gap = torch.where(metal > 0.5, torch.zeros_like(size), size)
-    else:
-        gap = (1 - metal) * size
+    size, size_std = values[:, GAP].clamp(min=0), stds[:, GAP]
+    metal = torch.sigmoid(metal_logit / network.calibration[TEMPERATURE])
+    gap = torch.where(metal > network.calibration[METAL_FROM], torch.zeros_like(size), size)
     gap_std = ((1 - metal) * (size_std.square() + metal * size.square())).sqrt()
-    volume = values[:, 2].clamp(0.0, 7.0).exp()
-    return PropertyArrays(values[:, 0], stds[:, 0], size, size_std, metal, gap, gap_std, volume)
+    return PropertyArrays(
+        formation_energy=values[:, ENERGY],
+        formation_energy_std=stds[:, ENERGY],
+        gap_size=size,
+        gap_size_std=size_std,
+        metal_probability=metal,
+        band_gap=gap,
+        band_gap_std=gap_std,
+        volume_per_atom=values[:, VOLUME].clamp(0.0, 7.0).exp(),
+        extra=values[:, n_base:],
+        extra_std=stds[:, n_base:],
+    )
 
 
 def as_numpy(tensor: Tensor) -> NDArray[np.float64]:

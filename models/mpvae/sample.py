@@ -1,6 +1,7 @@
 """Conditional generation: latent vectors near references and from the prior, moved towards the target, then decoded."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 
@@ -9,13 +10,22 @@ import torch
 from torch import Tensor
 
 from wyloop.models.errors import TargetError
-from wyloop.models.mpvae.aim import MAX_ELEMENTS, latent_miss, limits_of, property_miss, structure_matches
+from wyloop.models.mpvae.aim import (
+    MAX_ELEMENTS,
+    Belief,
+    latent_miss,
+    limits_of,
+    probabilities_of_target,
+    property_miss,
+    structure_matches,
+)
 from wyloop.models.mpvae.checkpoint import Checkpoint
 from wyloop.models.mpvae.data import gene_arrays, genes_of
 from wyloop.models.mpvae.evaluate import sample_prior
 from wyloop.models.mpvae.grammar import Limits
 from wyloop.models.mpvae.network import MPVAE
-from wyloop.models.mpvae.predict import latent_vectors, predict, property_arrays, raw_outputs
+from wyloop.models.mpvae.opinion import GiveOpinion
+from wyloop.models.mpvae.predict import Prediction, latent_vectors, predict
 from wyloop.models.mpvae.vocabulary import element_ids
 from wyloop.models.targets import Target
 from wyloop.models.wyckoff.gene import Gene
@@ -24,14 +34,19 @@ logger = logging.getLogger(__name__)
 
 MAX_ATOMS = 24  # primitive cell
 ROUND_SIZE = 1024  # latent vectors decoded at a time
-ROUNDS_PER_THOUSAND = 9  # bounds the work, so that the result depends on the seed only and not on the machine's speed
-MIN_ROUNDS = 6
+ROUNDS_PER_THOUSAND = 32  # bounds the work, so that the result depends on the seed only and not on the machine's speed
+MIN_ROUNDS, MAX_ROUNDS = 6, 60
+POOL_FACTOR, POOL_EXTRA = 4.0, 500  # genes on target to choose from: this many times n, or so many more
+SHORTLIST = 5  # times n: genes on which the second opinion is asked
+N_DRAWS = 3  # draws from the prior for each one that is kept, nearest to the target
 N_PARENTS = 512  # references and own finds nearest to the target that are varied
-PARENT_SHARE = 0.5
-NOISE = (0.15, 0.8)  # range of the noise on a parent, in standard deviations of the prior
+PARENT_SHARE = 0.4
+NOISE = (0.2, 1.0)  # range of the noise on a parent, in standard deviations of the prior
 TEMPERATURE = (0.5, 1.0)
-REFUSED = 1000.0  # added to the distance from the target of genes that are not accepted
 N_STEPS, STEP_SIZE, STAY_WEIGHT = 12, 0.08, 0.02  # latent optimisation
+MAX_OF_CHEMSYS, MAX_OF_PROTOTYPE = 0.01, 0.03  # share of a list; what is beyond comes later
+MIN_OF_FAMILY = 4  # genes of a family that any list may hold
+PREDICTED_FIELDS = frozenset({"formation_energy_per_atom", "band_gap"})
 
 
 @dataclass
@@ -39,17 +54,15 @@ class _Found:
     """Distinct genes so far, by fingerprint."""
 
     genes: dict[str, Gene] = field(default_factory=dict)
-    misses: dict[str, float] = field(default_factory=dict)
-    """Distance of the prediction from the target, 0 if it meets it."""
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    tiers: dict[str, int] = field(default_factory=dict)
+    """0: meets the target by its own prediction; 1: a near miss."""
+    refused: dict[str, Gene] = field(default_factory=dict)
+    """Genes that the caller does not accept; no prediction is made for them."""
 
     @property
     def n_on_target(self) -> int:
-        return sum(miss == 0 for miss in self.misses.values())
-
-    def best(self, n: int) -> list[Gene]:
-        """Genes that meet the target in the order found, then the others, nearest first."""
-        order = sorted(self.misses, key=lambda fingerprint: self.misses[fingerprint])  # stable
-        return [self.genes[fingerprint] for fingerprint in order[:n]]
+        return sum(tier == 0 for tier in self.tiers.values())
 
 
 def generate(
@@ -62,13 +75,16 @@ def generate(
     exclude: Container[str] = (),
     accept: Callable[[Gene], bool] | None = None,
     max_atoms: int = MAX_ATOMS,
+    second_opinion: GiveOpinion | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Gene]:
-    """Write new genes for a target.
+    """Write new genes for a target, best first.
 
     Space group, crystal system, elements, number of elements and of sites hold for every gene returned. Formation
-    energy, band gap and volume are aimed at: genes whose own prediction meets the target come first, near misses fill
-    up. What the model can't predict (hull distance, phonons) is left to others.
+    energy, band gap and volume are aimed at: more genes are decoded than wanted, and those come first whose own
+    prediction meets the target, by the probability that all of it is met; near misses fill up. One chemical system or
+    prototype does not fill the list while there are others. What the model can't predict (hull distance, phonons) is
+    left to others.
 
     Args:
         checkpoint: The model.
@@ -78,9 +94,10 @@ def generate(
         references: Known genes to start from besides the prior; the ones predicted nearest to the target are used. If
             the target leaves the number of elements free, no gene has more of them than all of these.
         exclude: Fingerprints that must not come back.
-        accept: A further wish, such as charge neutrality; genes it refuses come last, as near misses do.
+        accept: A further wish, such as charge neutrality; genes it refuses come last, after near misses.
         max_atoms: Most atoms in the primitive cell.
-        on_progress: Called after each round with the genes on target so far and `n`.
+        second_opinion: Another model of the same properties, averaged with this one to rank the genes.
+        on_progress: Called after each round with a share of `n`, and `n`.
 
     Raises:
         TargetError: No gene can meet the space groups, elements and sizes of the target.
@@ -91,9 +108,10 @@ def generate(
     if not network.decoder.grammar.space_group_mask(limits).any():
         raise TargetError(f"no space group of target '{target}' has an orbit of at most {limits.max_atoms} atoms")
     generator = torch.Generator().manual_seed(seed)
-    parents = _reference_latents(network, target, limits, references)
+    parents = _reference_latents(checkpoint, target, limits, references)
     found = _Found()
-    n_rounds = MIN_ROUNDS + n * ROUNDS_PER_THOUSAND // 1000 if n > 0 else 0
+    n_rounds = min(MAX_ROUNDS, MIN_ROUNDS + n * ROUNDS_PER_THOUSAND // 1000) if n > 0 else 0
+    n_pool = round(min(POOL_FACTOR * n, n + POOL_EXTRA)) if PREDICTED_FIELDS & set(target.fields) else n
     for index in range(n_rounds):
         latent = _propose(network, target, limits, parents, generator)
         low, high = TEMPERATURE
@@ -102,50 +120,84 @@ def generate(
         new = {}
         for gene in genes_of(decoded):
             fingerprint = str(gene)  # canonical already
-            if (
-                fingerprint not in found.genes
-                and fingerprint not in exclude
-                and structure_matches(target, limits, gene)
-            ):
-                new[fingerprint] = gene
+            if fingerprint in found.genes or fingerprint in found.refused or fingerprint in exclude:
+                continue
+            if structure_matches(target, limits, gene):
+                (new if accept is None or accept(gene) else found.refused)[fingerprint] = gene
         found.genes |= new
         for fingerprint, prediction in zip(new, predict(checkpoint, list(new.values())), strict=True):
-            is_refused = accept is not None and not accept(new[fingerprint])
-            found.misses[fingerprint] = property_miss(target, prediction.values()) + (REFUSED if is_refused else 0.0)
+            found.predictions[fingerprint] = prediction
+            found.tiers[fingerprint] = int(property_miss(target, prediction.values()) > 0)
         parents = _with_finds(network, parents, found)
         n_on_target = found.n_on_target
-        logger.info("generated round %d/%d, %d/%d genes on target", index + 1, n_rounds, n_on_target, n)
+        logger.info("generated round %d/%d, %d/%d genes on target", index + 1, n_rounds, n_on_target, n_pool)
         if on_progress is not None:
-            on_progress(min(n_on_target, n), n)
-        if n_on_target >= n:
+            on_progress(min(n_on_target * n // n_pool, n), n)
+        if n_on_target >= n_pool:
             break
-    return found.best(n)
+    best = _best(target, found, n, second_opinion)
+    return best + list(found.refused.values())[: n - len(best)]
 
 
-def _reference_latents(network: MPVAE, target: Target, limits: Limits, references: Sequence[Gene]) -> Tensor:
+def _best(target: Target, found: _Found, n: int, second_opinion: GiveOpinion | None) -> list[Gene]:
+    """Return the genes by tier, then by the probability of meeting the target, no family too often."""
+    if not found.genes:
+        return []
+    names = list(found.genes)
+    tiers = np.array([found.tiers[name] for name in names])
+    belief = Belief.of([found.predictions[name] for name in names])
+    order = np.lexsort((-probabilities_of_target(target, belief), tiers))[: SHORTLIST * n]
+    chosen = [found.genes[names[place]] for place in order]
+    if second_opinion is not None and PREDICTED_FIELDS & set(target.fields):
+        joined = belief.take(order).joined(second_opinion(chosen))
+        order_again = np.lexsort((-probabilities_of_target(target, joined), tiers[order]))
+        chosen, order = [chosen[place] for place in order_again], order[order_again]
+    return _spread(chosen, tiers[order].tolist(), n)
+
+
+def _spread(genes: Sequence[Gene], tiers: Sequence[int], n: int) -> list[Gene]:
+    """Keep the order, but put genes of a chemical system or prototype that is full already behind the others."""
+    chemsys: Counter[str] = Counter()
+    prototypes: Counter[tuple[int, tuple[tuple[str, ...], ...]]] = Counter()
+    keys = []
+    for place, (gene, tier) in enumerate(zip(genes, tiers, strict=True)):
+        prototype = _prototype(gene)
+        is_over = chemsys[gene.chemsys] >= max(MIN_OF_FAMILY, MAX_OF_CHEMSYS * n) or prototypes[prototype] >= max(
+            MIN_OF_FAMILY, MAX_OF_PROTOTYPE * n
+        )
+        keys.append((tier, is_over, place))
+        if not is_over:
+            chemsys[gene.chemsys] += 1
+            prototypes[prototype] += 1
+    return [genes[place] for _, _, place in sorted(keys)[:n]]
+
+
+def _prototype(gene: Gene) -> tuple[int, tuple[tuple[str, ...], ...]]:
+    """Space group and the letters of each element, whatever the elements are."""
+    letters: dict[str, tuple[str, ...]] = {}
+    for element, letter in gene.orbits:
+        letters[element] = (*letters.get(element, ()), letter)
+    return gene.space_group_number, tuple(sorted(letters.values()))
+
+
+def _reference_latents(checkpoint: Checkpoint, target: Target, limits: Limits, references: Sequence[Gene]) -> Tensor:
     """Return the latent means of the references predicted nearest to the target, shape (<= N_PARENTS, latent_dim)."""
+    network = checkpoint.network
     references = [gene for gene in references if all(symbol in element_ids() for symbol in gene.amounts)]
     if not references:
         return torch.zeros(0, network.config.latent_dim)
-    arrays = gene_arrays(references)
-    values = property_arrays(network, raw_outputs(network, arrays))
-    columns = zip(
-        values.formation_energy.tolist(), values.band_gap.tolist(), values.volume_per_atom.tolist(), strict=True
-    )
-    names = ("formation_energy_per_atom", "band_gap", "volume_per_atom")
     misses = [
-        property_miss(target, dict(zip(names, row, strict=True)))
-        + (0.0 if structure_matches(target, limits, gene) else 0.5)
-        for row, gene in zip(columns, references, strict=True)
+        property_miss(target, prediction.values()) + (0.0 if structure_matches(target, limits, gene) else 0.5)
+        for prediction, gene in zip(predict(checkpoint, references), references, strict=True)
     ]
     nearest = np.argsort(misses, kind="stable")[:N_PARENTS]
-    return latent_vectors(network, arrays.take(nearest))[0]
+    return latent_vectors(network, gene_arrays([references[place] for place in nearest]))[0]
 
 
 def _propose(network: MPVAE, target: Target, limits: Limits, parents: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw latent vectors around parents and from the prior, and move them towards the target."""
+    """Draw latent vectors around parents and from the prior given the target, and move them towards the target."""
     n_children = int(ROUND_SIZE * PARENT_SHARE) if len(parents) else 0
-    latent = sample_prior(network, ROUND_SIZE - n_children, generator)
+    latent = _conditional_prior(network, target, limits, ROUND_SIZE - n_children, generator)
     if n_children:
         chosen = parents[torch.randint(len(parents), (n_children,), generator=generator)]
         spread = (network.prior_std.square() * network.prior_weight.unsqueeze(1)).sum(dim=0).sqrt()
@@ -154,6 +206,14 @@ def _propose(network: MPVAE, target: Target, limits: Limits, parents: Tensor, ge
         noise = torch.randn(chosen.shape, generator=generator)
         latent = torch.cat([chosen + size * spread * noise, latent])
     return _optimise(network, target, limits, latent)
+
+
+@torch.no_grad()
+def _conditional_prior(network: MPVAE, target: Target, limits: Limits, n: int, generator: torch.Generator) -> Tensor:
+    """Draw from the prior and keep the share that the latent head sees nearest to the target, shape (n, latent_dim)."""
+    latent = sample_prior(network, N_DRAWS * n, generator)
+    miss = latent_miss(network, target, network.decoder.grammar.space_group_mask(limits), latent)
+    return latent[torch.argsort(miss, stable=True)[:n]]
 
 
 def _optimise(network: MPVAE, target: Target, limits: Limits, latent: Tensor) -> Tensor:
@@ -172,7 +232,7 @@ def _optimise(network: MPVAE, target: Target, limits: Limits, latent: Tensor) ->
 
 def _with_finds(network: MPVAE, parents: Tensor, found: _Found) -> Tensor:
     """Add the latent means of some genes on target, the newest, to the parents; the references stay a while."""
-    newest = [gene for name, gene in found.genes.items() if found.misses[name] == 0][-N_PARENTS // 4 :]
+    newest = [gene for name, gene in found.genes.items() if found.tiers[name] == 0][-N_PARENTS // 4 :]
     if not newest:
         return parents
     return torch.cat([parents, latent_vectors(network, gene_arrays(newest))[0]])[-2 * N_PARENTS :]

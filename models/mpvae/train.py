@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,23 +11,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from wyloop.models.errors import ModelError
 from wyloop.models.mpvae.checkpoint import Checkpoint, new_network
 from wyloop.models.mpvae.config import TrainingConfig
-from wyloop.models.mpvae.data import Batch, Dataset, TrainingRow, batches, dataset, random_images, split, substituted
+from wyloop.models.mpvae.data import GAP, IS_METAL, VOLUME, Batch, Dataset, TrainingRow, batches, dataset, split
 from wyloop.models.mpvae.evaluate import calibrate, evaluate_dataset, fit_prior
 from wyloop.models.mpvae.losses import losses
 from wyloop.models.mpvae.network import MPVAE
 from wyloop.models.mpvae.run_state import RunState, load_state, save_state
+from wyloop.models.mpvae.variation import random_images, varied
 
 logger = logging.getLogger(__name__)
 
 WARM_UP = 0.05
 GRADIENT_NORM = 1.0
 MIN_KIND_SHARE = 0.05
+HISTORY = ("epoch", "loss", "reconstruction", "kl", "properties", "score")
+"""What the card says of every epoch."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def train(
     initial: Checkpoint | None = None,
     run_folder: Path | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
+    fabric: Fabric | None = None,
 ) -> Checkpoint:
     """Train on rows, or fine-tune a checkpoint on them.
 
@@ -69,12 +74,15 @@ def train(
         initial: Start from these weights, scales and prior instead of fresh ones.
         run_folder: Where the state after each epoch is kept.
         on_epoch: Called after each epoch, also once for each epoch already in the run folder.
+        fabric: Where to train: device and processes; one process on the CPU if not given. Every process calls this
+            with the same arguments and gets the same checkpoint (see `launch.py`).
 
     Raises:
         ModelError: No usable rows, a bad label, an unknown element, a run folder of another run, or a diverged loss.
     """
     started = time.perf_counter()
-    data = dataset(rows, max_orbits=config.max_orbits)
+    extra = (initial.config if initial is not None else config.network).extra_properties
+    data = dataset(rows, max_orbits=config.max_orbits, extra_properties=extra)
     if initial is not None:
         data = without_lone_metal_labels(data)
     training_rows, validation_rows = split(data, config.validation_fraction, config.seed)
@@ -82,18 +90,19 @@ def train(
     validation = data.take(validation_rows) if len(validation_rows) else None
     with torch.random.fork_rng(devices=[]):
         network = _network(config, initial, training)
-        run = _Run(config, training, validation, network)
+        fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        run = _Run(config, training, validation, network, fabric)
         state = run.resume(run_folder, _identity(data, config, initial))
         for metrics in state.history:
             _report(EpochMetrics(**metrics), on_epoch)
         while state.epoch < config.n_epochs and state.epoch - state.best_epoch < config.patience:
             metrics_now = run.epoch(state)
-            if run_folder is not None:
+            if run_folder is not None and fabric.is_global_zero:
                 save_state(run_folder, state, run.optimiser)
             _report(metrics_now, on_epoch)
+        network = run.judge
         network.load_state_dict(state.best)
-        network.eval()
-        if initial is None:
+        if config.fit_prior:
             fit_prior(network, training, config.seed)
         calibrate(network, validation or training)
     card = _card(config, data, training, validation, state, network, time.perf_counter() - started)
@@ -112,15 +121,52 @@ class _EpochData:
     n_orbits: NDArray[np.int64]
 
 
+class _Objective(nn.Module):
+    """The training loss as a module, so that Fabric can run it on any device and in several processes."""
+
+    def __init__(self, network: MPVAE, config: TrainingConfig) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+        self.parts = _parts(network, config)
+        self.anchor = [p.detach().clone() for part in self.parts for p in part] if config.anchor_weight else []
+
+    def forward(self, shown: Batch, target: Batch, labels: Tensor, noise: Tensor) -> Tensor:
+        """Return the total loss and, to be reported, reconstruction, KL and properties; shape (4,)."""
+        terms = losses(self.network, shown, target, labels, noise, self.config)
+        total = terms.total
+        if self.anchor:
+            trained = [p for part in self.parts for p in part]
+            moved = [(p - start).square().sum() for p, start in zip(trained, self.anchor, strict=True)]
+            total = total + self.config.anchor_weight * torch.stack(moved).sum()
+        return torch.stack([total, terms.reconstruction, terms.kl, terms.properties])
+
+
 class _Run:
     """The live parts of one run: network, optimiser, data in memory."""
 
-    def __init__(self, config: TrainingConfig, training: Dataset, validation: Dataset | None, network: MPVAE) -> None:
-        self.config, self.training, self.validation, self.network = config, training, validation, network
-        self.optimiser = torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+    def __init__(
+        self,
+        config: TrainingConfig,
+        training: Dataset,
+        validation: Dataset | None,
+        network: MPVAE,
+        fabric: Fabric,
+    ) -> None:
+        self.config, self.training, self.validation = config, training, validation
+        self.fabric, self.network = fabric, network
+        # What is validated: the averaged weights, on the CPU.
+        self.judge = new_network(network.config).eval()
+        self.judge.load_state_dict(network.state_dict())
+        network.to(fabric.device)
+        self.parts = _parts(network, config)
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        trained = [parameter.requires_grad_() for part in self.parts for parameter in part]
+        objective = _Objective(network, config)
+        optimiser = torch.optim.AdamW(
+            trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
         )
-        self.anchor = [p.detach().clone() for p in network.parameters()] if config.anchor_weight else []
+        self.objective, self.optimiser = fabric.setup(objective, optimiser)
 
     def resume(self, run_folder: Path | None, identity: str) -> RunState:
         """Return the state stored in the run folder, or the one before the first epoch."""
@@ -128,10 +174,10 @@ class _Run:
         if state is not None:
             logger.info("resuming after epoch %d/%d", state.epoch, self.config.n_epochs)
             return state
-        weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        weights = _on_cpu(self.network.state_dict())
         best_score, first = math.inf, {}
         if self.validation is not None:
-            first = evaluate_dataset(self.network, self.validation)
+            first = evaluate_dataset(self.judge, self.validation)
             best_score = score(first)
         return RunState(identity, 0, 0, best_score, first, weights, dict(weights), dict(weights), [])
 
@@ -140,29 +186,37 @@ class _Run:
         started = time.perf_counter()
         # Each epoch has its own stream of random numbers, so that a resumed run repeats it.
         rng = np.random.default_rng((self.config.seed, state.epoch))
-        torch.manual_seed(int(rng.integers(2**62)))
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        torch.manual_seed(int(rng.integers(2**62)) + self.fabric.global_rank)
         data = self._epoch_data(rng)
         chunks = list(batches(data.n_orbits, self.config.batch_size, rng))
         sums = np.zeros(4)
         self.network.load_state_dict(state.weights)
-        self.network.train()
+        average = {  # copies: the best epoch's average may be the same tensors
+            name: state.average[name].to(self.fabric.device, copy=True) for name, _ in self.network.named_parameters()
+        }
+        self.objective.train()
         for index, rows in enumerate(chunks):
-            sums += self._step(rows, data, state.epoch * len(chunks) + index, len(chunks), state)
+            step = state.epoch * len(chunks) + index
+            sums += self._step(data, rows, step, len(chunks), noise)
+            self._average(average, step)
         sums /= len(chunks)
         if not np.isfinite(sums).all():
             raise ModelError(f"the loss diverged in epoch {state.epoch + 1}; try a smaller learning_rate")
-        state.weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        state.weights = _on_cpu(self.network.state_dict())
+        state.average = state.average | _on_cpu(average)
         validation, value = self._validate(state)
+        loss, reconstruction, kl, properties = (float(x) for x in sums)
         metrics = EpochMetrics(
-            state.epoch + 1,
-            self.config.n_epochs,
-            float(sums[0]),
-            float(sums[1]),
-            float(sums[2]),
-            float(sums[3]),
-            value,
-            validation,
-            time.perf_counter() - started,
+            epoch=state.epoch + 1,
+            n_epochs=self.config.n_epochs,
+            loss=loss,
+            reconstruction=reconstruction,
+            kl=kl,
+            properties=properties,
+            score=value,
+            validation=validation,
+            seconds=time.perf_counter() - started,
         )
         state.epoch += 1
         if math.isnan(value) or value < state.best_score:
@@ -173,47 +227,54 @@ class _Run:
 
     def _epoch_data(self, rng: np.random.Generator) -> "_EpochData":
         data = self.training
-        n_extra = int(self.config.substitution_share * len(data))
+        n_extra = int(self.config.variation_share * len(data))
         if n_extra:
             chosen = rng.choice(len(data), n_extra, replace=n_extra > len(data))
-            data = data.with_unlabelled(substituted(data.genes.take(chosen), rng))
+            data = data.with_unlabelled(varied(data.genes.take(chosen), rng))
         shown = random_images(data.genes, rng) if self.config.augment else data.genes
         return _EpochData(Batch.of(shown), Batch.of(data.genes), torch.from_numpy(data.labels), data.genes.n_orbits)
 
-    def _step(self, rows: NDArray[Any], data: "_EpochData", step: int, n_batches: int, state: RunState) -> NDArray[Any]:
-        config = self.config
+    def _step(
+        self, data: "_EpochData", rows: NDArray[Any], step: int, n_batches: int, generator: torch.Generator
+    ) -> NDArray[np.float64]:
+        """Move the weights by one batch, of which each process takes its share; return the four losses."""
         for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, n_batches * config.n_epochs)
-        longest = int(data.n_orbits[rows].max())
-        terms = losses(
-            self.network,
-            _take(data.shown, rows, longest),
-            _take(data.target, rows, longest),
-            data.labels[rows],
-            config,
+            group["lr"] = self.config.learning_rate * _schedule(step, n_batches * self.config.n_epochs)
+        noise = torch.randn(len(rows), self.network.config.latent_dim, generator=generator)
+        rank, n_ranks = self.fabric.global_rank, self.fabric.world_size
+        mine = np.arange(len(rows))[rank::n_ranks] if len(rows) >= n_ranks else np.arange(len(rows))
+        device, rows = self.fabric.device, rows[mine]
+        terms = self.objective(
+            data.shown.take(rows).to(device),
+            data.target.take(rows).to(device),
+            data.labels[rows].to(device),
+            noise[mine].to(device),
         )
-        total = terms.total
-        if self.anchor:
-            total = total + config.anchor_weight * _distance(self.network, self.anchor)
         self.optimiser.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        self.fabric.backward(terms[0])
+        for part in self.parts:
+            torch.nn.utils.clip_grad_norm_(part, GRADIENT_NORM)
         self.optimiser.step()
-        decay = min(config.average_decay, (step + 1) / (step + 10))
+        reported = self.fabric.all_reduce(terms.detach(), reduce_op="mean")
+        return torch.as_tensor(reported).double().cpu().numpy()
+
+    def _average(self, average: dict[str, Tensor], step: int) -> None:
+        """Move the running average of the weights towards them."""
+        decay = min(self.config.average_decay, (step + 1) / (step + 10))
         with torch.no_grad():
-            names, parameters = zip(*self.network.named_parameters(), strict=True)
-            # Not in place: the best epoch's average is the same tensors.
-            mixed = torch._foreach_lerp([state.average[name] for name in names], parameters, 1 - decay)
-            state.average |= dict(zip(names, mixed, strict=True))
-        return np.array([float(x.detach()) for x in (total, terms.reconstruction, terms.kl, terms.properties)])
+            torch._foreach_lerp_(list(average.values()), list(self.network.parameters()), 1 - decay)
 
     def _validate(self, state: RunState) -> tuple[dict[str, float], float]:
         if self.validation is None:
             return {}, math.nan
-        self.network.load_state_dict(state.average)
-        self.network.eval()
-        metrics = evaluate_dataset(self.network, self.validation)
+        self.judge.load_state_dict(state.average)
+        metrics = evaluate_dataset(self.judge, self.validation)
         return metrics, score(metrics)
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors, also those that are on the CPU already."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def score(metrics: dict[str, float]) -> float:
@@ -231,13 +292,13 @@ def without_lone_metal_labels(data: Dataset) -> Dataset:
 
     Many small sets hold semiconductors only; fine-tuned on them, a model would forget that there are metals.
     """
-    is_metal = data.labels[:, 2]
+    is_metal = data.labels[:, IS_METAL]
     n_known, n_metals = int((~np.isnan(is_metal)).sum()), int((is_metal == 1).sum())
     if min(n_metals, n_known - n_metals) >= MIN_KIND_SHARE * n_known:
         return data
     logger.info("ignoring metal-or-not labels: %d of %d rows are metals", n_metals, n_known)
     labels = data.labels.copy()
-    labels[:, 2] = np.nan
+    labels[:, IS_METAL] = np.nan
     return replace(data, labels=labels)
 
 
@@ -247,16 +308,13 @@ def _network(config: TrainingConfig, initial: Checkpoint | None, training: Datas
         network.load_state_dict(dict(initial.weights))
         return network
     network = new_network(config.network, config.seed)
-    energy, gap, _, volume = training.labels.T
-    for index, values in enumerate((energy, np.where(gap > 0, gap, np.nan), np.log(volume))):
+    columns = list(training.labels[:, :IS_METAL].T)
+    columns[GAP], columns[VOLUME] = np.where(columns[GAP] > 0, columns[GAP], np.nan), np.log(columns[VOLUME])
+    for index, values in enumerate(columns):
         known = values[~np.isnan(values)]
         if len(known) > 1 and known.std() > 0:
             network.label_mean[index], network.label_std[index] = float(known.mean()), float(known.std())
     return network
-
-
-def _take(batch: Batch, rows: NDArray[Any], longest: int) -> Batch:
-    return Batch(batch.space_group[rows], batch.element[rows, :longest], batch.letter[rows, :longest])
 
 
 def _schedule(step: int, n_steps: int) -> float:
@@ -267,9 +325,11 @@ def _schedule(step: int, n_steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, n_steps - rise)))
 
 
-def _distance(network: MPVAE, anchor: list[Tensor]) -> Tensor:
-    """Squared distance of the trained weights from where they began."""
-    return torch.stack([(p - a).square().sum() for p, a in zip(network.parameters(), anchor, strict=True)]).sum()
+def _parts(network: MPVAE, config: TrainingConfig) -> list[list[nn.Parameter]]:
+    """The parameters to train, in parts that share none: the autoencoder and each expert."""
+    autoencoder = (network.latent_encoder, network.decoder, network.latent_head)
+    parts = [[p for module in autoencoder for p in module.parameters()]] if config.train_autoencoder else []
+    return parts + [list(expert.parameters()) for expert in network.experts if config.train_experts]
 
 
 def _report(metrics: EpochMetrics, on_epoch: Callable[[EpochMetrics], None] | None) -> None:
@@ -307,10 +367,11 @@ def _card(
             "n_validation": len(data) - len(training),
         },
         "metrics": {"validation": after, "validation_before": state.first, "n_epochs": state.epoch},
+        "history": [{name: epoch[name] for name in HISTORY} for epoch in state.history],
         "kept": f"epoch {state.best_epoch}" if state.best_epoch else "initial weights: no epoch was better",
         "n_parameters": sum(p.numel() for p in network.parameters()),
         "seed": config.seed,
-        "config": config.model_dump(),
+        "config": config.model_dump(mode="json"),
         "code_version": version("wyloop"),
         "wall_time_s": round(seconds, 1),
     }

@@ -21,16 +21,15 @@ N_GROUPS = 231  # ITA numbers, 0 unused
 
 
 @cache
-def _table() -> dict[str, list[float]]:
-    text = (Path(__file__).parent / "elements.json").read_text()
-    elements: dict[str, list[float]] = json.loads(text)["elements"]
-    return elements
+def _table() -> dict[str, dict[str, list[float]]]:
+    table: dict[str, dict[str, list[float]]] = json.loads((Path(__file__).parent / "elements.json").read_text())
+    return table
 
 
 @cache
 def elements() -> tuple[str, ...]:
     """Element symbols in the order of their ids, most electropositive first."""
-    return tuple(_table())
+    return tuple(_table()["elements"])
 
 
 @cache
@@ -54,7 +53,20 @@ def element_id(symbol: str) -> int:
 @cache
 def element_features() -> NDArray[np.float32]:
     """Descriptors of the elements by id, mean 0 and variance 1; row 0 is zero; shape (n_elements + 1, n)."""
-    rows = list(_table().values())
+    return _rows_by_id("elements")
+
+
+@cache
+def element_electrons() -> NDArray[np.float32]:
+    """Lowest and highest common cation charge, anion charge, odd atomic number or not, valence electrons, by id.
+
+    Shape (n_elements + 1, 5), in electrons; a charge that an element does not take is 0.
+    """
+    return _rows_by_id("electrons")
+
+
+def _rows_by_id(name: str) -> NDArray[np.float32]:
+    rows = list(_table()[name].values())
     return np.array([[0.0] * len(rows[0]), *rows], dtype=np.float32)
 
 

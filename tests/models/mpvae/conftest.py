@@ -12,7 +12,16 @@ from wyloop.models.mpvae.train import train
 from wyloop.models.wyckoff.gene import Gene, canonical
 
 TINY = NetworkConfig(
-    width=32, n_layers=1, n_heads=2, latent_dim=24, decoder_width=64, head_width=32, dropout=0.0, n_prior_components=8
+    width=32,
+    n_layers=1,
+    n_heads=2,
+    n_experts=2,
+    latent_dim=24,
+    summary_width=32,
+    decoder_width=64,
+    head_width=32,
+    dropout=0.0,
+    n_prior_components=8,
 )
 
 ALKALI, ALKALINE, HALOGENS, CHALCOGENS = "Li Na K Rb Cs", "Mg Ca Sr Ba", "F Cl Br I", "O S Se Te"

@@ -37,7 +37,7 @@ def test_bytes_and_file_round_trip(tiny: Checkpoint, rows: list[TrainingRow], tm
 
 def test_other_versions_and_damage_are_refused_in_one_line(tiny: Checkpoint, tmp_path: Path) -> None:
     data = tiny.to_bytes()
-    with pytest.raises(ModelError, match="format version 99; this code reads version 1"):
+    with pytest.raises(ModelError, match="format version 99; this code reads version 2"):
         Checkpoint.from_bytes(with_metadata(data, format_version="99"))
     with pytest.raises(ModelError, match="format 'other'"):
         Checkpoint.from_bytes(with_metadata(data, format="other"))

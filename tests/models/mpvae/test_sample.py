@@ -1,10 +1,14 @@
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 
 from wyloop.models.errors import TargetError
 from wyloop.models.mpvae.checkpoint import Checkpoint
 from wyloop.models.mpvae.data import TrainingRow
+from wyloop.models.mpvae.opinion import Opinion
 from wyloop.models.mpvae.predict import predict
-from wyloop.models.mpvae.sample import generate
+from wyloop.models.mpvae.sample import MIN_OF_FAMILY, _spread, generate
 from wyloop.models.targets import Target
 from wyloop.models.wyckoff.gene import Gene, canonical
 
@@ -107,3 +111,28 @@ def test_impossible_targets_are_one_clear_error(tiny: Checkpoint) -> None:
         generate(tiny, Target.parse(["space_group_number >= 143", "nsites > 30"]), 5, seed=0)
     with pytest.raises(TargetError, match="'Og'"):
         generate(tiny, Target.parse(["elements has Og"]), 5, seed=0)
+
+
+def test_a_second_opinion_ranks_the_genes(tiny: Checkpoint) -> None:
+    """Trees that take all but oxides for metals put the oxides first; the seed still decides the genes."""
+    target = Target.parse(["1.0 < band_gap < 6.0", "formation_energy_per_atom < -1.0"])
+
+    def oxides_only(genes: Sequence[Gene]) -> Opinion:
+        metal = np.array([0.0 if "O" in gene.elements else 1.0 for gene in genes])
+        return Opinion(np.full(len(genes), -3.0), metal, np.full(len(genes), 3.5))
+
+    plain = generate(tiny, target, 30, seed=1)
+    ranked = generate(tiny, target, 30, seed=1, second_opinion=oxides_only)
+    assert sum("O" in gene.elements for gene in ranked[:15]) > sum("O" in gene.elements for gene in plain[:15])
+    assert ranked == generate(tiny, target, 30, seed=1, second_opinion=oxides_only)
+
+
+def test_no_family_fills_the_list() -> None:
+    """Rock salts come first in the order, but only so many of them at the head."""
+    salts = [Gene.of(225, [(c, "a"), (a, "b")]) for c in ("Na", "K", "Rb", "Cs") for a in ("F", "Cl", "Br")]
+    others = [Gene.of(221, [("Ni", "a"), (e, "b")]) for e in ("Al", "Ti")]
+    ordered = _spread([*salts, *others], [0] * len(salts) + [0, 1], len(salts) + 2)
+    assert ordered[:MIN_OF_FAMILY] == salts[:MIN_OF_FAMILY]
+    assert ordered[MIN_OF_FAMILY] == others[0]
+    assert ordered[-1] == others[1]  # a near miss stays last
+    assert sorted(map(str, ordered)) == sorted(map(str, [*salts, *others]))

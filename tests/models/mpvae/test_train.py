@@ -15,6 +15,7 @@ from wyloop.models.mpvae.checkpoint import Checkpoint
 from wyloop.models.mpvae.config import TrainingConfig
 from wyloop.models.mpvae.data import TrainingRow
 from wyloop.models.mpvae.evaluate import evaluate
+from wyloop.models.mpvae.launch import train_in_processes
 from wyloop.models.mpvae.predict import predict
 from wyloop.models.mpvae.run_state import FILE_NAME
 from wyloop.models.mpvae.train import EpochMetrics, train
@@ -182,7 +183,7 @@ def test_semiconductors_alone_do_not_make_it_forget_metals(tiny: Checkpoint, row
     after = [prediction.metal_probability for prediction in predict(tuned, metals)]
     assert min(before) > 0.5
     assert np.mean(after) > 0.8
-    assert torch.equal(tuned.weights["calibration"][3:], tiny.weights["calibration"][3:])
+    assert torch.equal(tuned.weights["calibration"][-2:], tiny.weights["calibration"][-2:])
 
 
 def test_fine_tuning_many_rows_takes_fewer_epochs() -> None:
@@ -197,3 +198,46 @@ def test_fine_tuning_that_makes_it_worse_keeps_the_initial_weights(tiny: Checkpo
     assert tuned.card["kept"].startswith("initial weights")
     kept = {name: tensor for name, tensor in tuned.weights.items() if name != "calibration"}
     assert all(torch.equal(tensor, tiny.weights[name]) for name, tensor in kept.items())
+
+
+def test_two_processes_give_what_one_gives(rows: list[TrainingRow]) -> None:
+    """Same batches and same noise; equal numbers of labels in both halves, so only the order of the sums differs."""
+    same = [row for row in rows if row.labels.get("band_gap", 0) > 0][:48]
+    config = SHORT.model_copy(update={"n_epochs": 2, "variation_share": 0.0, "validation_fraction": 0.0})
+    one, two = train(same, config), train_in_processes(same, config, n_processes=2)
+    for name, tensor in one.weights.items():
+        torch.testing.assert_close(two.weights[name], tensor, rtol=1e-3, atol=1e-3)
+    assert not same_weights(one, train(same, config.model_copy(update={"seed": 1})))
+
+
+def test_a_further_property_is_learnt_and_predicted(rows: list[TrainingRow]) -> None:
+    labelled = [
+        TrainingRow(row.gene, dict(row.labels) | {"bulk_modulus": 50.0 - 10 * row.labels["formation_energy_per_atom"]})
+        for row in rows
+    ]
+    network = TINY.model_copy(update={"extra_properties": ("bulk_modulus",)})
+    config = SHORT.model_copy(update={"network": network, "n_epochs": 12, "batch_size": 16})
+    checkpoint = train(labelled, config)
+    metrics = evaluate(checkpoint, labelled)
+    assert metrics["bulk_modulus_mae"] < 5  # the labels spread over 30
+    prediction = predict(checkpoint, [labelled[0].gene])[0]
+    value, std = prediction.extra["bulk_modulus"]
+    assert prediction.values()["bulk_modulus"] == value
+    assert std > 0
+    with pytest.raises(ModelError, match="unknown label 'bulk_modulus'"):
+        train(labelled, SHORT)
+
+
+def test_autoencoder_and_experts_can_be_trained_alone(tiny: Checkpoint, rows: list[TrainingRow]) -> None:
+    for trained, kept in (("autoencoder", "experts"), ("experts", "autoencoder")):
+        changes = {"n_epochs": 1, "validation_fraction": 0.0, "fit_prior": trained == "autoencoder"}
+        config = SHORT.model_copy(update=changes | {f"train_{kept}": False})
+        other = train(rows, config, initial=tiny)
+        moved = {name for name, tensor in other.weights.items() if not torch.equal(tensor, tiny.weights[name])}
+        experts = {name for name in moved if name.startswith("experts.")}
+        autoencoder = {name for name in moved if name.split(".")[0] in ("latent_encoder", "decoder", "latent_head")}
+        assert bool(experts) is (trained == "experts")
+        assert bool(autoencoder) is (trained == "autoencoder")
+        assert ("prior_mean" in moved) is (trained == "autoencoder")
+    with pytest.raises(ValueError, match="at least one"):
+        TrainingConfig(train_experts=False, train_autoencoder=False)
