@@ -23,6 +23,7 @@ from wyloop.models.errors import CampaignError
 from wyloop.stores import campaigns
 from wyloop.stores.builders.encodings import build_encodings
 from wyloop.stores.builders.hulls import build_hulls
+from wyloop.stores.builders.materials import build_materials
 from wyloop.stores.campaigns import CampaignRecord, RoundRecord
 from wyloop.stores.connection import Store
 
@@ -85,11 +86,19 @@ def _step(name: str, function: Step) -> "Callable[[str, str], bool]":
 
 
 def refresh_data(store: Store, _campaign: CampaignRecord, _record: RoundRecord, _policy: Policy) -> dict[str, object]:
-    """Encode every structure that is new or changed, and bring the hulls up to date."""
+    """Encode every structure that is new or changed, and bring materials and hulls up to date."""
     with progress("encoding structures") as update:
         encodings = build_encodings(store, on_progress=update)
-    hulls = build_hulls(store)
-    return {"n_encoded": encodings.n_done, "n_refused": encodings.n_refused, "n_hulls": hulls.n_done}
+    with progress("telling materials apart") as update:
+        materials = build_materials(store, on_progress=update)
+    with progress("building hulls") as update:
+        hulls = build_hulls(store, on_progress=update)
+    return {
+        "n_encoded": encodings.n_done,
+        "n_refused": encodings.n_refused,
+        "n_materials": materials.n_done,
+        "n_hulls": hulls.n_done,
+    }
 
 
 def close(store: Store, campaign: CampaignRecord, record: RoundRecord, _policy: Policy) -> dict[str, object]:

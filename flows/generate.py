@@ -94,7 +94,7 @@ def screen_candidates(store: Store, campaign: CampaignRecord, record: RoundRecor
             genes,
             predictions,
             Target.parse(campaign.target),
-            candidates.known_fingerprints(store),
+            candidates.known_among(store, [gene.fingerprint for gene in genes]),
             _competing_phases(store, genes),
             policy.screening,
         )

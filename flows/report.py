@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from wyloop.flows.policy import Policy
-from wyloop.flows.write_back import unmet_conditions
 from wyloop.models.screening.funnel import funnel_counts
 from wyloop.models.targets import Target
 from wyloop.stores import calculations, candidates, materials
 from wyloop.stores.campaigns import CampaignRecord, RoundRecord
 from wyloop.stores.connection import Store
 from wyloop.stores.materials import MaterialRecord
+from wyloop.stores.verdicts import unmet_conditions
 
 N_BEST = 10
 

@@ -3,7 +3,7 @@
 import logging
 
 from wyloop.flows.policy import Policy
-from wyloop.flows.progress import progress
+from wyloop.flows.progress import progress, show_table
 from wyloop.models.mpvae.checkpoint import SHIPPED, load_shipped
 from wyloop.models.mpvae.config import TrainingConfig
 from wyloop.models.mpvae.train import train
@@ -57,6 +57,11 @@ def train_model(store: Store, record: RoundRecord, policy: Policy) -> dict[str, 
         snapshot=snapshot,
         campaign_id=record.campaign_id,
         round_number=record.number,
+    )
+    show_table(
+        f"training-{record.round_id.lower()}",
+        checkpoint.card["history"],
+        f"Training of {model_id}: mean losses of each epoch; score is what early stopping watches",
     )
     logger.info("round %d: fine-tuned %s on %d rows", record.number, model_id, len(snapshot.rows))
     return {"model_id": model_id, **counts}

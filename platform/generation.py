@@ -1,10 +1,12 @@
 """Genes for a target from a model file, screened, without a database."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from wyloop.models.mpvae.aim import probability_of_target
 from wyloop.models.mpvae.checkpoint import Checkpoint
+from wyloop.models.mpvae.opinion import second_opinion
 from wyloop.models.mpvae.predict import Prediction, predict
 from wyloop.models.mpvae.sample import MAX_ATOMS, generate
 from wyloop.models.screening.funnel import ScreeningPolicy, is_accepted, screen
@@ -25,6 +27,8 @@ class Proposal:
     gene: Gene
     prediction: Prediction
     verdicts: tuple[Verdict, ...]
+    probability: float
+    """That the predicted properties meet the target, by the model's own uncertainty."""
     is_accepted: bool
     """Whether every binding screen passed it."""
 
@@ -39,6 +43,7 @@ class Proposal:
             "nsites": gene.nsites,
             "fingerprint": gene.fingerprint,
             "predictions": asdict(self.prediction),
+            "probability_of_target": self.probability,
             "accepted": self.is_accepted,
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
         }
@@ -51,9 +56,10 @@ def propose(
     *,
     seed: int,
     max_atoms: int = MAX_ATOMS,
+    exclude: Container[str] = (),
     on_progress: OnProgress | None = None,
 ) -> Iterator[Proposal]:
-    """Generate genes and put each through every screen; what is known, and the hull, is the starter set.
+    """Generate genes, best first, and put each through every screen; what is known, and the hull, is the starter set.
 
     Args:
         checkpoint: The model.
@@ -61,12 +67,22 @@ def propose(
         n: Genes wanted; fewer come if the model finds no more.
         seed: The same seed gives the same genes.
         max_atoms: Most atoms in the primitive cell.
+        exclude: Fingerprints of genes that must not come.
         on_progress: Told the genes found and `n`.
 
     Raises:
         TargetError: No gene can meet the target.
     """
-    genes = generate(checkpoint, target, n, seed=seed, max_atoms=max_atoms, on_progress=on_progress)
+    genes = generate(
+        checkpoint,
+        target,
+        n,
+        seed=seed,
+        exclude=exclude,
+        max_atoms=max_atoms,
+        second_opinion=second_opinion,
+        on_progress=on_progress,
+    )
     predictions = predict(checkpoint, genes)
     policy = ScreeningPolicy.model_validate({"max_nsites": max_atoms})
     known = {encode(entry.crystal).fingerprint for entry in starter_set()}
@@ -75,4 +91,5 @@ def propose(
     ]
     verdicts = screen(genes, predictions, target, known, phases, policy)
     for gene, prediction, given in zip(genes, predictions, verdicts, strict=True):
-        yield Proposal(gene, prediction, given, is_accepted(given, policy))
+        probability = probability_of_target(target, prediction)
+        yield Proposal(gene, prediction, given, probability, is_accepted(given, policy))

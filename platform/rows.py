@@ -1,26 +1,22 @@
 """Crystals of a CSV file as genes with labels, one by one, without a database."""
 
-import csv
-import gzip
-import io
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wyloop.models.errors import IngestError, WyloopError
-from wyloop.models.wyckoff.cif import parse_cif
 from wyloop.models.wyckoff.encode import encode
 from wyloop.models.wyckoff.gene import Gene
-from wyloop.stores.ingest.columns import Columns, find_columns
+from wyloop.stores.ingest.csv import REST_OF_FILE, read_csv
+from wyloop.stores.ingest.intake import Tally
+from wyloop.stores.ingest.report import Refusal
+from wyloop.stores.ingest.structures import SourceStructure
 from wyloop.stores.training import training_labels
 
 if TYPE_CHECKING:
     from wyloop.models.mpvae.data import TrainingRow
 
-MAX_FIELD = 16_000_000  # characters; the csv module's own limit is too small for large CIF files
-MISSING = frozenset({"", "nan", "none", "null", "na", "n/a"})
 PROGRESS_STEP = 50  # rows
 
 
@@ -56,36 +52,29 @@ class Refused:
 def read_rows(
     path: Path, refused: Refused, on_progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> Iterator[EncodedRow]:
-    """Read and encode the rows of a `.csv` or `.csv.gz` file; its columns are those that ingest takes.
+    """Read and encode the rows of a `.csv` or `.csv.gz` file, as ingest reads them.
 
     Args:
         path: The file.
         refused: Filled with the rows that have no gene or a label that is no number.
-        on_progress: Called with bytes read and size of the file on disk.
+        on_progress: Called with rows read and their total, estimated.
 
     Raises:
         IngestError: The file can't be read or lacks a needed column.
     """
-    csv.field_size_limit(MAX_FIELD)
-    try:
-        with path.open("rb") as raw:
-            size = path.stat().st_size
-            stream = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
-            table = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
-            columns = find_columns(next(table, []), path, "mp-pbe", "pbe")
-            for number, fields in enumerate((row for row in table if row), start=1):
-                identity = fields[columns.identity].strip() if columns.identity < len(fields) else ""
-                try:
-                    yield _encoded(number, identity, fields, columns)
-                except WyloopError as error:
-                    refused.add(number, identity, str(error))
-                if number % PROGRESS_STEP == 0:
-                    on_progress(raw.tell(), size)
-            on_progress(size, size)
-    except (UnicodeDecodeError, csv.Error, EOFError) as error:
-        raise IngestError(f"{path} is no readable CSV file: {error}; expected UTF-8 text with a header") from error
-    except OSError as error:  # gzip's BadGzipFile too
-        raise IngestError(f"can't read {path}: {error.strerror or error}; expected a .csv or .csv.gz file") from error
+    tally = Tally()
+    for number, row in enumerate(read_csv(path, tally), start=1):
+        if isinstance(row, Refusal):
+            if row.identity == REST_OF_FILE:  # what is made of a file is made of all of it
+                raise IngestError(f"can't read {path} to its end ({row.value}); expected {row.expected}; copy it again")
+            refused.add(number, row.identity, f"{row.field} is {row.value}; expected {row.expected}")
+        else:
+            try:
+                yield _encoded(number, row)
+            except WyloopError as error:
+                refused.add(number, row.source_id, str(error))
+        if number % PROGRESS_STEP == 0:
+            on_progress(number, max(round(number / (tally.share_read or 1.0)), number))
 
 
 def training_row(row: EncodedRow) -> "TrainingRow":
@@ -95,29 +84,11 @@ def training_row(row: EncodedRow) -> "TrainingRow":
     return TrainingRow(row.gene, row.labels)
 
 
-def _encoded(number: int, identity: str, fields: Sequence[str], columns: Columns) -> EncodedRow:
-    if len(fields) != columns.n_columns:
-        raise IngestError(
-            f"{len(fields)} columns; expected {columns.n_columns} as in the header; check quotes and commas"
-        )
-    crystal = parse_cif(fields[columns.cif])
+def _encoded(number: int, row: SourceStructure) -> EncodedRow:
     known = {
-        "formation_energy_per_atom": _number(fields, columns.energy, "formation energy"),
-        "band_gap": _number(fields, columns.gap, "band gap"),
-        "band_gap_method": columns.gap_method,
-        "volume_per_atom": crystal.volume / crystal.nsites,
+        "formation_energy_per_atom": row.formation_energy_per_atom,
+        "band_gap": row.band_gap,
+        "band_gap_method": row.band_gap_method,
+        "volume_per_atom": row.crystal.volume / row.crystal.nsites,
     }
-    return EncodedRow(number, identity, encode(crystal), training_labels(known))
-
-
-def _number(fields: Sequence[str], column: int | None, name: str) -> float | None:
-    text = "" if column is None else fields[column].strip()
-    if text.lower() in MISSING:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.inf
-    if not math.isfinite(value):
-        raise IngestError(f"{name} is {text!r}; expected a finite number, or nothing if it is not known")
-    return value
+    return EncodedRow(number, row.source_id, encode(row.crystal), training_labels(known))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wyloop.platform import mongod, prefect_server, processes, workers
+from wyloop.platform.api import service as api_service
 from wyloop.platform.settings import AllSettings
 from wyloop.stores.connection import connect
 
@@ -17,6 +18,7 @@ class RunningServices:
         uri: MongoDB address; may hold a password.
         prefect_api_url: Address of Prefect's API, None without Prefect.
         prefect_ui_url: Address of Prefect's web pages, None without Prefect.
+        api_url: Address of the web server, None without it.
         started: Names of the services that this call started, for `down(only_started=...)`.
         environment: Variables that our other processes need to reach them.
     """
@@ -26,6 +28,7 @@ class RunningServices:
     prefect_ui_url: str | None
     started: list[str]
     environment: dict[str, str] = field(repr=False)
+    api_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def up(
     *,
     with_prefect: bool = True,
     with_flow_server: bool = False,
+    with_api: bool = False,
     n_workers: int | None = None,
     categories: Sequence[Sequence[str]] = (),
 ) -> RunningServices:
@@ -63,6 +67,7 @@ def up(
         settings: Settings of all layers; a database in `stores.uri` means that no mongod is started.
         with_prefect: Whether a Prefect server is wanted.
         with_flow_server: Whether the process that serves the scheduled flows is wanted; needs Prefect.
+        with_api: Whether the web server is wanted.
         n_workers: FireWorks workers; None takes the settings' number.
         categories: Category list of each worker in turn; empty lets every worker run every job.
 
@@ -85,11 +90,16 @@ def up(
         if with_prefect and with_flow_server:
             found.append(workers.start_flow_server(folder, environment=environment))
         started += [record.name for record, is_new in found if is_new]
+        api_url = None
+        if with_api:
+            record, is_new = api_service.start_api(folder, settings.platform.api_port, environment=environment)
+            started += [record.name] if is_new else []
+            api_url = api_service.address(record)
     except BaseException:  # Ctrl-C included: half a set of services helps nobody
         down(settings, only_started=started)
         raise
     return RunningServices(
-        uri, prefect.api_url if prefect else None, prefect.ui_url if prefect else None, started, environment
+        uri, prefect.api_url if prefect else None, prefect.ui_url if prefect else None, started, environment, api_url
     )
 
 
@@ -107,7 +117,12 @@ def down(settings: AllSettings, only_started: Sequence[str] | None = None) -> li
     if not (folder / "services").is_dir():
         return []
     stopped = workers.stop_workers(folder, only_started)
-    for name, stop in ((prefect_server.NAME, prefect_server.stop_prefect), (mongod.NAME, mongod.stop_mongod)):
+    services = (
+        (api_service.NAME, api_service.stop_api),
+        (prefect_server.NAME, prefect_server.stop_prefect),
+        (mongod.NAME, mongod.stop_mongod),
+    )
+    for name, stop in services:
         if (only_started is None or name in only_started) and stop(folder):
             stopped.append(name)
     return stopped
@@ -118,6 +133,7 @@ def status(settings: AllSettings) -> list[ServiceStatus]:
     folder = settings.data_folder
     found = [_database_status(settings), _prefect_status(folder)]
     found.append(_process_status(folder, workers.FLOW_SERVER))
+    found += _api_status(folder)
     records = workers.running_workers(folder)
     if not records:
         return [*found, ServiceStatus("worker", "stopped")]
@@ -166,6 +182,16 @@ def _prefect_status(folder: Path) -> ServiceStatus:
         return found
     state = "running" if prefect_server.is_healthy(handle.api_url) else "unhealthy"
     return ServiceStatus(found.name, state, handle.ui_url, found.pid, found.memory_mb, found.log)
+
+
+def _api_status(folder: Path) -> list[ServiceStatus]:
+    record = processes.running(folder, api_service.NAME)
+    if record is None:  # it is only started on request
+        return []
+    found = _process_status(folder, api_service.NAME)
+    url = api_service.address(record)
+    state = "running" if api_service.is_healthy(url) else "unhealthy"
+    return [ServiceStatus(found.name, state, url, found.pid, found.memory_mb, found.log)]
 
 
 def _process_status(folder: Path, name: str) -> ServiceStatus:

@@ -77,15 +77,19 @@ def database_uri(settings: AllSettings) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def connected(settings: AllSettings) -> Iterator[Store]:
+def connected(settings: AllSettings, *, is_checked: bool = True) -> Iterator[Store]:
     """Open the database; with nothing running, MongoDB runs as long as the command.
+
+    Args:
+        settings: Settings of all layers.
+        is_checked: Whether schema and indexes must be right, as for everything but what looks at them or mends them.
 
     Raises:
         ServiceError: The embedded database can't be started.
         DatabaseError: The database is unreachable, read-only or of a newer schema.
     """
     with database_uri(settings) as uri:
-        store = connect(settings.with_uri(uri).stores)
+        store = connect(settings.with_uri(uri).stores, is_checked=is_checked)
         try:
             yield store
         finally:

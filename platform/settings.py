@@ -46,6 +46,16 @@ class Settings(BaseSettings):
         le=256,
         description="FireWorks workers on this machine",
     )
+    api_host: str = Field(default="127.0.0.1", min_length=1, description="Address that the web server listens on")
+    api_port: int = Field(default=0, ge=0, le=65535, description="Port of the web server; 0: a free one, kept")
+    api_token: SecretStr | None = Field(
+        default=None, min_length=16, description="Token for requests that change something; none: it only reads"
+    )
+    api_query_time_ms: int = Field(default=3000, ge=10, le=600_000, description="Limit of a web query, milliseconds")
+    api_refresh_seconds: float = Field(
+        default=30, ge=0, description="Pause before OPTIMADE's view follows the database again, seconds; 0: never"
+    )
+    api_max_page_limit: int = Field(default=500, ge=1, le=10_000, description="Most entries on a page of OPTIMADE")
     keep: bool = Field(default=False, description="Leave services running that a command started for itself")
 
 
@@ -100,6 +110,19 @@ class AllSettings:
     def with_uri(self, uri: str) -> "AllSettings":
         """Return the same settings with the database at `uri`."""
         stores = StoreSettings(**(self.stores.model_dump(exclude_unset=True) | {"uri": SecretStr(uri)}))
+        return AllSettings(self.platform, stores, self.flows, self.config)
+
+    def with_database(self, name: str) -> "AllSettings":
+        """Return the same settings for another database on the same server.
+
+        Raises:
+            SettingsError: MongoDB takes no such name.
+        """
+        try:
+            stores = StoreSettings(**(self.stores.model_dump(exclude_unset=True) | {"database": name}))
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise SettingsError(f"database name {name!r}: {reason}; choose another one") from error
         return AllSettings(self.platform, stores, self.flows, self.config)
 
     def _layers(self) -> dict[str, BaseSettings]:

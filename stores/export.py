@@ -2,8 +2,9 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -21,12 +22,12 @@ _BATCH = 500
 
 
 @translated
-def export(store: Store, rows: Sequence[Mapping[str, JSON]], fmt: Format, out: Path) -> int:
+def export(store: Store, rows: Iterable[Mapping[str, JSON]], fmt: Format, out: Path) -> int:
     """Write rows of `query` with their crystals; candidates have none, so they are left out of CIF files.
 
     Args:
         store: The database.
-        rows: Rows with `id` and `collection`.
+        rows: Rows with `id` and `collection`; a few hundred are in memory at a time.
         fmt: csv and jsonl make one file, cif a folder with one file a crystal.
         out: The file or folder; it is made, with the folders above it.
 
@@ -47,10 +48,10 @@ def export(store: Store, rows: Sequence[Mapping[str, JSON]], fmt: Format, out: P
 
 
 def _with_crystals(
-    store: Store, rows: Sequence[Mapping[str, JSON]]
+    store: Store, rows: Iterable[Mapping[str, JSON]]
 ) -> Iterator[tuple[Mapping[str, JSON], Crystal | None]]:
-    for start in range(0, len(rows), _BATCH):
-        batch = rows[start : start + _BATCH]
+    remaining = iter(rows)
+    while batch := list(islice(remaining, _BATCH)):
         crystals: dict[tuple[str, str], Crystal] = {}
         for collection in ("structures", "materials"):
             identity = IDENTITY[collection]

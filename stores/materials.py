@@ -1,28 +1,42 @@
-"""Materials: computed crystals with their methods and lineage."""
+"""Materials: crystals told apart by their structure, with their properties, methods and lineage."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 from pymongo.errors import DuplicateKeyError
 
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import DatabaseError
 from wyloop.models.wyckoff.gene import Gene
 from wyloop.stores.connection import Store
-from wyloop.stores.documents.base import CrystalFields, checked, embedded
+from wyloop.stores.documents.base import checked, now
 from wyloop.stores.documents.materials import MaterialDocument
 from wyloop.stores.failures import translated
-from wyloop.stores.records import composition_fields, crystal_fields, crystal_of, digest
+from wyloop.stores.methods import UNKNOWN
+from wyloop.stores.records import composition_fields, crystal_fields, crystal_of, digest, object_id
 
 _STAMP = ("_id", "last_updated", "code_version")
-_FROM_HULL = ("energy_above_hull", "hull_id")
+FROM_HULL = ("content_hash", "energies", "is_validated", "meets_target", "energy_above_hull", "hull_id")
+"""Fields that the hull builder writes, in the order of their names' first writing."""
+
+
+@dataclass(frozen=True)
+class MethodEnergy:
+    """The energy of a material by one method, eV/atom, and what it is from; what that method's hull makes of it."""
+
+    method: str
+    formation_energy_per_atom: float
+    source_id: str
+    energy_above_hull: float | None = None
+    hull_id: str | None = None
 
 
 @dataclass(frozen=True)
 class MaterialRecord:
-    """One computed crystal. Energies in eV/atom, gap in eV, frequency in THz; None is not computed."""
+    """One crystal. Energies in eV/atom, gap in eV, frequency in THz; None is not computed."""
 
     material_id: str
     fingerprint: str
@@ -45,6 +59,13 @@ class MaterialRecord:
     round_number: int | None = None
     model_id: str | None = None
     calculation_ids: tuple[str, ...] = ()
+    """Our own calculations; none for a crystal that is known from elsewhere only."""
+    structure_ids: tuple[str, ...] = ()
+    """Structures of the database that are this crystal."""
+    sources: tuple[str, ...] = ()
+    """Where these are from."""
+    energies: tuple[MethodEnergy, ...] = ()
+    input_hash: str = ""
     code_version: str = ""
     last_updated: datetime | None = None
 
@@ -81,9 +102,77 @@ class MaterialRecord:
         }
 
 
-def material_id(fingerprint: str) -> str:
-    """Return the identity of the material with this gene."""
-    return "m-" + digest(fingerprint, 12)
+def material_id(fingerprint: str, first_structure_id: str | None = None) -> str:
+    """Return the identity of a material.
+
+    Args:
+        fingerprint: Its gene.
+        first_structure_id: The structure that came first into the database, of a crystal that is known from elsewhere
+            only: several crystals may have one gene.
+    """
+    own = "m-" + digest(fingerprint, 12)
+    return own if first_structure_id is None else f"{own}-{digest(first_structure_id, 6)}"
+
+
+def material_document(record: MaterialRecord) -> dict[str, Any]:
+    """Return a material as the document that the collection holds."""
+    energies = record.energies
+    if not energies and record.formation_energy_per_atom is not None:
+        source_id = next(iter(record.calculation_ids or record.structure_ids), record.material_id)
+        energies = (MethodEnergy(record.energy_method or UNKNOWN, record.formation_energy_per_atom, source_id),)
+    own = (
+        "material_id", "fingerprint", "formation_energy_per_atom", "energy_method", "band_gap", "band_gap_method",
+        "is_gap_direct", "dft_formation_energy_per_atom", "lowest_optical_frequency", "phonon_verdict", "candidate_id",
+        "campaign_id", "round_number", "model_id",
+    )  # fmt: skip
+    fields = {name: getattr(record, name) for name in own} | {
+        **composition_fields(record.crystal.amounts),
+        "space_group_number": record.space_group_number,
+        "nsites": record.crystal.nsites,
+        "volume_per_atom": record.crystal.volume / record.crystal.nsites,
+        "calculation_ids": sorted(record.calculation_ids),
+        "structure_ids": list(record.structure_ids),
+        "sources": list(record.sources),
+    }
+    crystal = record.crystal
+    input_hash = record.input_hash or digest([fields, crystal_fields(crystal), [asdict(one) for one in energies]], 32)
+    told = hull_fields(
+        input_hash, energies, record.energy_above_hull, record.hull_id, record.is_validated, record.meets_target
+    )
+    document = checked(
+        MaterialDocument,
+        {
+            **fields,
+            **told,
+            "crystal": {
+                "lattice": np.asarray(crystal.lattice, dtype=np.float64),
+                "species": list(crystal.species),
+                "frac_coords": np.asarray(crystal.frac_coords, dtype=np.float64),
+            },
+            "input_hash": input_hash,
+            "last_updated": record.last_updated or now(),
+        },
+    )
+    return {"_id": object_id(record.material_id), **document}
+
+
+def hull_fields(
+    input_hash: str,
+    energies: Sequence[MethodEnergy],
+    energy_above_hull: float | None,
+    hull_id: str | None,
+    is_validated: bool,
+    meets_target: bool,
+) -> dict[str, Any]:
+    """Return what the hulls make of a material, as `FROM_HULL` names it; what is not known is left out."""
+    fields = {
+        "energies": [{key: value for key, value in asdict(energy).items() if value is not None} for energy in energies],
+        "is_validated": is_validated,
+        "meets_target": meets_target,
+    }
+    if hull_id is not None:
+        fields |= {"energy_above_hull": energy_above_hull, "hull_id": hull_id}
+    return {"content_hash": digest([input_hash, fields], 32), **fields}
 
 
 @translated
@@ -96,14 +185,13 @@ def upsert_material(store: Store, record: MaterialRecord) -> bool:
         Whether anything changed.
     """
     collection = store.database["materials"]
-    fields = _fields(record)
+    fields = material_document(record)
     identity = {"material_id": record.material_id}
     found = collection.find_one(identity)
     if found is not None:
-        if found.get("formation_energy_per_atom") == fields.get("formation_energy_per_atom"):
-            for key in _FROM_HULL:
-                if key in found:
-                    fields.setdefault(key, found[key])
+        same_energy = found.get("formation_energy_per_atom") == fields.get("formation_energy_per_atom")
+        if same_energy and record.hull_id is None:
+            fields |= {key: found[key] for key in FROM_HULL if key in found}
         if _content(found) == _content(fields):
             return False
     try:
@@ -123,7 +211,7 @@ def material(store: Store, identity: str) -> MaterialRecord:
     found = store.database["materials"].find_one({"material_id": {"$eq": identity}})
     if found is None:
         raise DatabaseError(f"no material {identity!r}; expected an id that 'wyloop db query' shows")
-    return _record(found)
+    return material_record(found)
 
 
 @translated
@@ -145,7 +233,7 @@ def materials(
         criteria["candidate_id"] = {"$in": list(candidate_ids)}
     if is_validated is not None:
         criteria["is_validated"] = is_validated
-    records = [_record(found) for found in store.database["materials"].find(criteria)]
+    records = [material_record(found) for found in store.database["materials"].find(criteria)]
     return sorted(
         records,
         key=lambda record: (
@@ -161,27 +249,8 @@ def _content(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key not in _STAMP and value is not None}
 
 
-def _fields(record: MaterialRecord) -> dict[str, Any]:
-    own = (
-        "material_id", "fingerprint", "formation_energy_per_atom", "energy_method", "energy_above_hull", "hull_id",
-        "band_gap", "band_gap_method", "is_gap_direct", "dft_formation_energy_per_atom", "lowest_optical_frequency",
-        "phonon_verdict", "is_validated", "meets_target", "candidate_id", "campaign_id", "round_number", "model_id",
-    )  # fmt: skip
-    return checked(
-        MaterialDocument,
-        {name: getattr(record, name) for name in own}
-        | composition_fields(record.gene.amounts)
-        | {
-            "space_group_number": record.space_group_number,
-            "nsites": record.crystal.nsites,
-            "volume_per_atom": record.crystal.volume / record.crystal.nsites,
-            "crystal": embedded(CrystalFields, crystal_fields(record.crystal)),
-            "calculation_ids": sorted(record.calculation_ids),
-        },
-    )
-
-
-def _record(found: dict[str, Any]) -> MaterialRecord:
+def material_record(found: Mapping[str, Any]) -> MaterialRecord:
+    """Read a material's document."""
     return MaterialRecord(
         material_id=found["material_id"],
         fingerprint=found["fingerprint"],
@@ -204,6 +273,10 @@ def _record(found: dict[str, Any]) -> MaterialRecord:
         round_number=found.get("round_number"),
         model_id=found.get("model_id"),
         calculation_ids=tuple(found.get("calculation_ids") or ()),
+        structure_ids=tuple(found.get("structure_ids") or ()),
+        sources=tuple(found.get("sources") or ()),
+        energies=tuple(MethodEnergy(**energy) for energy in found.get("energies") or ()),
+        input_hash=found["input_hash"],
         code_version=found["code_version"],
         last_updated=found["last_updated"],
     )

@@ -1,17 +1,25 @@
-"""Questions to the database in the language of targets; a user's text becomes values, never operators."""
+"""Questions to the database in the language of targets; a user's text becomes values, never operators.
 
-from collections.abc import Mapping, Sequence
+Every answer is read through an index and a cursor: what a question costs grows with its answer, not with the database.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from wyloop.models.errors import TargetError
-from wyloop.models.targets import AnyCondition, Condition, ElementCondition, Exclusion, Target, TextCondition
-from wyloop.models.wyckoff.tables import space_group
+from pymongo.errors import PyMongoError
+
+from wyloop.models.errors import DatabaseError, TargetError
+from wyloop.models.targets import Target
+from wyloop.stores.conditions import mongo_filter
 from wyloop.stores.connection import Store
-from wyloop.stores.failures import translated
-from wyloop.stores.records import JSON, to_json
+from wyloop.stores.failures import describe, translated
+from wyloop.stores.records import JSON, crystal_of, to_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # half a second
+    from pymatgen.core.structure import Structure  # half a second
 
 Collection = Literal["materials", "structures", "candidates"]
 COLLECTIONS: tuple[Collection, ...] = ("materials", "structures", "candidates")
@@ -46,6 +54,8 @@ COLUMNS = (
 
 _PREDICTED = ("formation_energy_per_atom", "band_gap", "volume_per_atom")
 _SORTABLE = tuple(column for column in COLUMNS if column not in ("id", "collection", "elements"))
+_BATCH = 1000
+Row = dict[str, JSON]
 
 
 @translated
@@ -56,148 +66,162 @@ def query(
     collection: Collection | Literal["all"] = "materials",
     limit: int | None = None,
     sort: str | None = None,
-) -> list[dict[str, JSON]]:
-    """Return rows that meet every condition, ready for JSON.
+) -> list[Row]:
+    """Return rows that meet every condition, ready for JSON: what `rows` yields."""
+    return list(rows(store, filters, collection=collection, limit=limit, sort=sort))
 
-    A structure's space group is that of its gene, where it has one. A candidate's properties are predictions.
+
+def rows(
+    store: Store,
+    filters: Target,
+    *,
+    collection: Collection | Literal["all"] = "materials",
+    limit: int | None = None,
+    sort: str | None = None,
+) -> Iterator[Row]:
+    """Yield rows that meet every condition, ready for JSON, a batch of them in memory.
+
+    A structure's space group is that of its gene, once it has one. A candidate's properties are predictions.
 
     Args:
         store: The database.
         filters: Conditions, as `Target.parse` reads them.
-        collection: Where to look; all: materials, then structures, then candidates.
+        collection: Where to look; all: materials, then the structures that are no part of one, then candidates.
         limit: Most rows.
-        sort: Name of a column, with a minus before it for falling order; rows without a value come last.
+        sort: Name of a column, with a minus before it for falling order; rows without a value come last, those with
+            the same value in the order of their ids, which falls with falling values.
 
     Raises:
         TargetError: The sort column is unknown, or the limit is negative.
     """
     if limit is not None and limit < 0:
         raise TargetError(f"limit {limit}; expected 0 or more")
-    rows: list[dict[str, JSON]] = []
-    for name in COLLECTIONS if collection == "all" else (collection,):
-        rows += _query(store, filters, name, limit, sort)
-    if sort is not None and collection == "all":
-        rows = _sorted(rows, sort)
-    return rows if limit is None else rows[:limit]
+    if sort is not None:
+        sort_column(sort)
+    names = COLLECTIONS if collection == "all" else (collection,)
+    found = [_rows(store, filters, name, limit, sort, is_one_of_all=collection == "all") for name in names]
+    return islice(chain.from_iterable(found) if sort is None else _merged(found, sort), limit)
 
 
-def to_frame(rows: Sequence[Mapping[str, JSON]]) -> "DataFrame":
+@translated
+def query_frame(
+    store: Store,
+    filters: Target,
+    *,
+    collection: Collection | Literal["all"] = "materials",
+    limit: int | None = None,
+    sort: str | None = None,
+) -> "DataFrame":
+    """Return what `query` finds as a pandas frame."""
+    return to_frame(query(store, filters, collection=collection, limit=limit, sort=sort))
+
+
+@translated
+def query_crystals(
+    store: Store,
+    filters: Target,
+    *,
+    collection: Literal["materials", "structures"] = "materials",
+    limit: int | None = None,
+    sort: str | None = None,
+) -> "dict[str, Structure]":
+    """Return the crystals that meet every condition as pymatgen structures by id, in the order of `query`."""
+    found = query(store, filters, collection=collection, limit=limit, sort=sort)
+    return pymatgen_structures(store, collection, [str(row["id"]) for row in found])
+
+
+@translated
+def pymatgen_structures(
+    store: Store, collection: Literal["materials", "structures"], identities: Sequence[str]
+) -> "dict[str, Structure]":
+    """Return the crystals with these ids, those that exist, as pymatgen structures in this order."""
+    name = IDENTITY[collection]
+    fields = {"_id": 0, name: 1, "crystal": 1, "lattice": 1, "species": 1, "frac_coords": 1}
+    made: dict[str, Structure] = {}
+    for start in range(0, len(identities), _BATCH):
+        wanted = list(map(str, identities[start : start + _BATCH]))
+        for found in store.database[collection].find({name: {"$in": wanted}}, fields):
+            made[found[name]] = crystal_of(found.get("crystal", found)).to_pymatgen()
+    return {identity: made[identity] for identity in map(str, identities) if identity in made}
+
+
+def to_frame(found: Sequence[Mapping[str, JSON]]) -> "DataFrame":
     """Return rows as a pandas frame, the columns in the order of `COLUMNS`."""
     import pandas as pd  # half a second
 
-    present = [column for column in COLUMNS if any(column in row for row in rows)]
-    return pd.DataFrame([dict(row) for row in rows], columns=present)
+    present = [column for column in COLUMNS if any(column in row for row in found)]
+    return pd.DataFrame([dict(row) for row in found], columns=present)
 
 
-def mongo_filter(filters: Target, fields: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the Mongo query of a target: known field names and plain values only.
+def sort_column(sort: str) -> str:
+    """Return the column that a sort text names.
 
-    Args:
-        filters: Conditions.
-        fields: Where a field stands in the documents, if elsewhere than under its own name.
+    Raises:
+        TargetError: There is no such column, or rows can't be ordered by it.
     """
-    parts = [_condition(condition, fields or {}) for condition in filters.conditions]
-    return {"$and": parts} if parts else {}
-
-
-def _query(
-    store: Store, filters: Target, collection: Collection, limit: int | None, sort: str | None
-) -> list[dict[str, JSON]]:
-    places = {name: f"prediction.{name}" for name in _PREDICTED} if collection == "candidates" else {}
-    symmetry = tuple(c for c in filters.conditions if c.field in ("space_group_number", "crystal_system"))
-    stages: list[dict[str, Any]]
-    if collection == "structures":
-        others = Target(tuple(c for c in filters.conditions if c not in symmetry))
-        stages = [{"$match": mongo_filter(others)}]
-        if symmetry:
-            stages += [*_gene_symmetry(), {"$match": mongo_filter(Target(symmetry))}]
-    else:
-        stages = [{"$match": mongo_filter(filters, places)}]
-    stages += _order(collection, sort, places)
-    if limit is not None:
-        if limit == 0:
-            return []
-        stages.append({"$limit": limit})
-    if collection == "structures" and not symmetry:
-        stages += _gene_symmetry()
-    columns: dict[str, Any] = {name: f"${places.get(name, name)}" for name in COLUMNS[2:]}
-    stages.append({"$project": {"_id": 0, "id": f"${IDENTITY[collection]}", **columns}})
-    found = store.database[collection].aggregate(stages, allowDiskUse=True)
-    return [_row(collection, row) for row in found]
-
-
-def _row(collection: str, fields: dict[str, Any]) -> dict[str, JSON]:
-    row: dict[str, JSON] = {"id": fields["id"], "collection": collection}
-    row |= {name: to_json(fields[name]) for name in COLUMNS[2:] if fields.get(name) is not None}
-    return row
-
-
-def _gene_symmetry() -> list[dict[str, Any]]:
-    """Return stages that put the gene's space group in the place of the one that the source reports."""
-    return [
-        {"$lookup": {"from": "encodings", "localField": "structure_id", "foreignField": "structure_id", "as": "gene"}},
-        {"$set": {"space_group_number": {"$ifNull": [{"$first": "$gene.space_group_number"}, "$space_group_number"]}}},
-        {"$unset": "gene"},
-    ]
-
-
-def _order(collection: str, sort: str | None, places: Mapping[str, str]) -> list[dict[str, Any]]:
-    identity = IDENTITY[collection]
-    if sort is None:
-        return [{"$sort": {identity: 1}}]
-    name = _sort_column(sort)
-    place = places.get(name, name)
-    return [
-        {"$set": {"unknown": {"$eq": [{"$ifNull": [f"${place}", None]}, None]}}},
-        {"$sort": {"unknown": 1, place: -1 if sort.startswith("-") else 1, identity: 1}},
-    ]
-
-
-def _sort_column(sort: str) -> str:
     name = sort.removeprefix("-")
     if name not in _SORTABLE:
         raise TargetError(f"can't sort by {name!r}; expected one of {', '.join(_SORTABLE)}")
     return name
 
 
-def _sorted(rows: list[dict[str, JSON]], sort: str) -> list[dict[str, JSON]]:
-    name = _sort_column(sort)
-    known = [row for row in rows if row.get(name) is not None]
-    known.sort(key=lambda row: row[name], reverse=sort.startswith("-"))  # type: ignore[arg-type, return-value]  # one kind a column
-    return known + [row for row in rows if row.get(name) is None]
+def _rows(
+    store: Store, filters: Target, collection: Collection, limit: int | None, sort: str | None, *, is_one_of_all: bool
+) -> Iterator[Row]:
+    if limit == 0:
+        return
+    places = {name: f"prediction.{name}" for name in _PREDICTED} if collection == "candidates" else {}
+    parts = [mongo_filter(filters, places)]
+    if is_one_of_all and collection == "structures":
+        parts.append({"material_id": None})  # the others are shown as materials
+    projection: dict[str, Any] = {name: f"${places.get(name, name)}" for name in COLUMNS[2:]}
+    projection |= {"_id": 0, "id": f"${IDENTITY[collection]}"}
+    n_left = limit
+    try:
+        for extra, order in _passes(collection, sort, places, filters):
+            criteria = [part for part in (*parts, extra) if part]
+            found = store.database[collection].find({"$and": criteria} if criteria else {}, projection)
+            for row in found.sort(order).limit(n_left or 0).batch_size(_BATCH):
+                yield _row(collection, row)
+                if n_left is not None:
+                    n_left -= 1
+            if n_left == 0:
+                return
+    except PyMongoError as error:  # `translated` sees no further than the first row
+        raise DatabaseError(describe(error)) from error
 
 
-def _condition(condition: AnyCondition, places: Mapping[str, str]) -> dict[str, Any]:
-    if condition.field == "crystal_system":
-        return _crystal_system(condition)
-    place = places.get(condition.field, condition.field)
-    if isinstance(condition, Condition):
-        bounds: dict[str, Any] = {"$type": "number"}
-        if condition.low is not None:
-            bounds["$gte" if condition.low_inclusive else "$gt"] = condition.low
-        if condition.high is not None:
-            bounds["$lte" if condition.high_inclusive else "$lt"] = condition.high
-        return {place: bounds}
-    if isinstance(condition, TextCondition):
-        return {place: {"$eq": condition.value}}
-    if isinstance(condition, Exclusion):
-        kind = "string" if isinstance(condition.value, str) else "number"
-        return {place: {"$type": kind, "$ne": condition.value}}
-    return _elements(condition)
+def _passes(
+    collection: str, sort: str | None, places: Mapping[str, str], filters: Target
+) -> list[tuple[dict[str, Any], list[tuple[str, int]]]]:
+    """Return condition and order of each pass over the collection: those with a value first, then those without.
+
+    An order that an index has; to sort by "has no value" first would read and sort everything.
+    """
+    identity = IDENTITY[collection]
+    if sort is None:
+        return [({}, [(identity, 1)])]
+    name = sort_column(sort)
+    place = places.get(name, name)
+    if sort.startswith("-"):  # MongoDB puts what has no value last by itself
+        return [({}, [(place, -1), (identity, -1)])]
+    with_value = ({place: {"$ne": None}}, [(place, 1), (identity, 1)])
+    if name in filters.fields:  # who has no value meets no condition
+        return [({}, with_value[1])]
+    return [with_value, ({place: None}, [(identity, 1)])]
 
 
-def _elements(condition: ElementCondition) -> dict[str, Any]:
-    parts: list[dict[str, Any]] = [{"elements": {"$type": "array"}}]
-    if condition.must:
-        parts.append({"elements": {"$all": list(condition.must)}})
-    if condition.must_not:
-        parts.append({"elements": {"$nin": list(condition.must_not)}})
-    if condition.may is not None:
-        parts.append({"elements": {"$not": {"$elemMatch": {"$nin": list(condition.may)}}}})
-    return {"$and": parts}
+def _row(collection: str, fields: dict[str, Any]) -> Row:
+    row: Row = {"id": fields["id"], "collection": collection}
+    row |= {name: to_json(fields[name]) for name in COLUMNS[2:] if fields.get(name) is not None}
+    return row
 
 
-def _crystal_system(condition: AnyCondition) -> dict[str, Any]:
-    systems = {number: space_group(number).crystal_system for number in range(1, 231)}
-    allowed = [number for number, system in systems.items() if condition.accepts(system)]
-    return {"space_group_number": {"$in": allowed}}
+def _merged(found: Sequence[Iterator[Row]], sort: str) -> Iterator[Row]:
+    name, is_falling = sort_column(sort), sort.startswith("-")
+
+    def key(row: Row) -> tuple[bool, Any]:
+        value = row.get(name)
+        return (value is None) is not is_falling, 0 if value is None else value
+
+    return merge(*found, key=key, reverse=is_falling)

@@ -4,13 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from math import gcd, isfinite
+from functools import lru_cache
+from math import gcd, inf, isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
+from bson import ObjectId
 
 from wyloop.models.crystal import Crystal
 
+MOST_IN_ANION = 1.65  # difference in Pauling's electronegativity up to which pymatgen writes two elements as an anion
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
 
 
@@ -38,17 +41,48 @@ def composition_fields(amounts: Mapping[str, int]) -> dict[str, Any]:
     Args:
         amounts: Atoms of each element.
     """
-    from pymatgen.core.composition import Composition  # half a second
-
     elements = sorted(amounts)
     divisor = gcd(*amounts.values())
     return {
-        "formula_pretty": Composition(dict(amounts)).reduced_formula,
+        "formula_pretty": _reduced_formula(tuple((symbol, amounts[symbol] // divisor) for symbol in elements)),
         "formula_anonymous": _anonymous([amount // divisor for amount in amounts.values()]),
         "chemsys": "-".join(elements),
         "elements": elements,
         "nelements": len(elements),
     }
+
+
+@lru_cache(maxsize=200_000)
+def _reduced_formula(amounts: tuple[tuple[str, int], ...]) -> str:
+    """Return what pymatgen's `Composition.reduced_formula` is, at a twentieth of the time.
+
+    Args:
+        amounts: Whole amounts without a common divisor.
+    """
+    from pymatgen.core.composition import Composition  # half a second
+
+    order = sorted(amounts, key=lambda one: (_electronegativity(one[0]), one[0]))
+    anion = ""
+    if len(order) >= 3 and _electronegativity(order[-1][0]) - _electronegativity(order[-2][0]) < MOST_IN_ANION:
+        (one, n), (other, m) = order[-2:]
+        n_anions = gcd(n, m)
+        if n_anions != 1:
+            anion = f"({_counted(one, n // n_anions)}{_counted(other, m // n_anions)}){n_anions}"
+            order = order[:-2]
+    formula = "".join(_counted(symbol, amount) for symbol, amount in order) + anion
+    return str(Composition.special_formulas.get(formula, formula))
+
+
+@lru_cache(maxsize=200)
+def _electronegativity(symbol: str) -> float:
+    from pymatgen.core.periodic_table import Element  # half a second
+
+    value = float(Element(symbol).X)
+    return value if isfinite(value) else inf
+
+
+def _counted(symbol: str, amount: int) -> str:
+    return symbol if amount == 1 else f"{symbol}{amount}"
 
 
 def _anonymous(amounts: list[int]) -> str:
@@ -65,6 +99,11 @@ def digest(value: object, length: int = 64) -> str:
     """Return the first `length` hexadecimal digits of the SHA-256 of a JSON value, keys sorted."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def object_id(identity: str) -> ObjectId:
+    """Return the `_id` of a derived document: it follows from the identity, so a rebuilt document has the same one."""
+    return ObjectId(hashlib.sha256(identity.encode()).digest()[:12])
 
 
 def to_json(value: object) -> JSON:

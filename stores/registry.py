@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bson import ObjectId
 from gridfs.errors import CorruptGridFile, NoFile
@@ -17,6 +17,9 @@ from wyloop.stores.documents.model_versions import ModelVersionDocument
 from wyloop.stores.failures import translated
 from wyloop.stores.records import JSON, to_json
 from wyloop.stores.training import TrainingSnapshot
+
+if TYPE_CHECKING:
+    from wyloop.models.mpvae.checkpoint import Checkpoint  # torch: three seconds
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class ModelRecord:
     round_number: int | None
     code_version: str
     last_updated: datetime
+    weights_dropped_at: datetime | None = None
 
 
 @translated
@@ -51,13 +55,20 @@ def save_model(
 
     Returns:
         The model's id, made of the hash of the bytes.
+
+    Raises:
+        ModelError: The bytes are no safetensors file; pickles are never stored nor loaded.
     """
     weights_hash = hashlib.sha256(checkpoint_bytes).hexdigest()
     model_id = f"model-{weights_hash[:12]}"
     collection = store.database["model_versions"]
-    if collection.find_one({"model_id": model_id}, {"_id": 1}) is not None:
+    found = collection.find_one({"model_id": model_id}, {"weights_file": 1})
+    if found is not None:
+        if "weights_file" not in found:
+            _bring_back(store, model_id, checkpoint_bytes)
         return model_id
-    files = {"weights_file": store.gridfs.put(checkpoint_bytes, filename=f"{model_id}.safetensors")}
+    _refuse_other_formats(checkpoint_bytes)
+    files = {"weights_file": _put_weights(store, model_id, checkpoint_bytes)}
     if snapshot is not None:
         files["snapshot_file"] = store.gridfs.put(snapshot.to_bytes(), filename=f"{model_id}.snapshot.json.gz")
     fields = checked(
@@ -91,12 +102,37 @@ def load_weights(store: Store, model_id: str) -> bytes:
         ModelError: No such model, or its weights are missing or damaged.
     """
     found = _find(store, model_id)
+    if "weights_file" not in found:
+        dropped = found.get("weights_dropped_at")
+        when = f"on {dropped:%Y-%m-%d}" if dropped else "without a record of it"
+        raise ModelError(
+            f"the weights of {model_id} were dropped {when}; expected a model whose weights are kept; "
+            "train again on its snapshot, which is kept"
+        )
     data = _read(store, model_id, found["weights_file"])
     if hashlib.sha256(data).hexdigest() != found["weights_hash"]:
         raise ModelError(
             f"the weights of {model_id} are damaged; expected SHA-256 {found['weights_hash']}; train again"
         )
     return data
+
+
+@translated
+def load_checkpoint(store: Store, model_id: str) -> "Checkpoint":
+    """Return a model ready for use.
+
+    Raises:
+        ModelError: No such model, weights that are missing, damaged or dropped, or of a format that this code does not
+            read; the code version that wrote it is named.
+    """
+    from wyloop.models.mpvae.checkpoint import Checkpoint  # torch: three seconds
+
+    data = load_weights(store, model_id)
+    try:
+        return Checkpoint.from_bytes(data)
+    except ModelError as error:
+        written_by = _find(store, model_id)["code_version"]
+        raise ModelError(f"{model_id}, written by Wyloop {written_by}: {error}") from error
 
 
 @translated
@@ -131,11 +167,44 @@ def model(store: Store, model_id: str) -> ModelRecord:
     return _record(_find(store, model_id))
 
 
+def _put_weights(store: Store, model_id: str, checkpoint_bytes: bytes) -> ObjectId:
+    file: ObjectId = store.gridfs.put(checkpoint_bytes, filename=f"{model_id}.safetensors")
+    return file
+
+
+def _bring_back(store: Store, model_id: str, checkpoint_bytes: bytes) -> None:
+    """Store again the weights of a model that were dropped: its hash says that they are the same."""
+    file = _put_weights(store, model_id, checkpoint_bytes)
+    outcome = store.database["model_versions"].update_one(
+        {"model_id": model_id, "weights_file": None},
+        {"$set": {"weights_file": file}, "$unset": {"weights_dropped_at": ""}},
+    )
+    if outcome.modified_count == 0:  # another process was faster
+        store.gridfs.delete(file)
+
+
+def _refuse_other_formats(checkpoint_bytes: bytes) -> None:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        deserialize(checkpoint_bytes)  # type: ignore[no-untyped-call]  # safetensors'
+    except SafetensorError as error:
+        raise ModelError(
+            f"{len(checkpoint_bytes)} bytes that are no safetensors file ({error}); expected one: models are stored in "
+            "no other format; write it with Checkpoint.to_bytes"
+        ) from error
+
+
 def _find(store: Store, model_id: str) -> dict[str, Any]:
     found = store.database["model_versions"].find_one({"model_id": {"$eq": model_id}})
     if found is None:
-        raise ModelError(f"no model {model_id!r}; expected an id that 'wyloop model list' shows")
+        raise unknown(model_id)
     return found
+
+
+def unknown(model_id: str) -> ModelError:
+    """Return the error of a model that is not registered."""
+    return ModelError(f"no model {model_id!r}; expected an id that 'wyloop model list' shows")
 
 
 def _read(store: Store, model_id: str, file: ObjectId) -> bytes:
@@ -159,4 +228,5 @@ def _record(found: dict[str, Any]) -> ModelRecord:
         round_number=found.get("round_number"),
         code_version=found["code_version"],
         last_updated=found["last_updated"],
+        weights_dropped_at=found.get("weights_dropped_at"),
     )

@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from wyloop.platform.mongod import start_mongod, stop_mongod
+from wyloop.stores.check import check
 from wyloop.stores.connection import Store, connect
 from wyloop.stores.settings import Settings
 
@@ -19,6 +20,13 @@ class MongoServer:
     host: str
     port: int
     uri: str
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "expects_findings(*kinds): what the database may be found wrong in after the test; none named: anything",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +46,26 @@ def stores_settings(mongod: MongoServer) -> Settings:
 
 
 @pytest.fixture
-def database(stores_settings: Settings) -> Iterator[Store]:
+def database(request: pytest.FixtureRequest, stores_settings: Settings) -> Iterator[Store]:
+    """A database of its own, which `wyloop db check` must find clean after the test."""
     store = connect(stores_settings)
     yield store
-    store.client.drop_database(store.name)
-    store.close()
+    try:
+        assert_clean(store, request.node)
+    finally:
+        store.client.drop_database(store.name)
+        store.close()
+
+
+def assert_clean(store: Store, test: pytest.Item) -> None:
+    """What a test leaves behind holds together, but for what its mark `expects_findings` names."""
+    mark = test.get_closest_marker("expects_findings")
+    if mark is not None and not mark.args:
+        return
+    expected = mark.args if mark is not None else ()
+    faults = [one for one in check(store).faults if one.kind not in expected]
+    told = "\n".join(f"{one.kind}: {one.collection} {one.identity}: {one.what}" for one in faults)
+    assert not faults, f"the test leaves a database with {len(faults)} findings:\n{told}"
 
 
 @pytest.fixture(scope="session")

@@ -232,10 +232,10 @@ def _show_results(
     from rich.table import Table
 
     from wyloop.flows import report
-    from wyloop.flows.write_back import unmet_conditions
     from wyloop.models.targets import Target
     from wyloop.models.wyckoff.cif import write_cif
     from wyloop.stores import campaigns
+    from wyloop.stores.verdicts import unmet_conditions
 
     campaign = campaigns.campaign(store, campaign_id)
     wanted = Target.parse(campaign.target)

@@ -14,12 +14,16 @@ def generate(
     n: Annotated[int, typer.Option("-n", min=1, help="Genes wanted.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same genes.")] = 0,
     max_atoms: Annotated[int, typer.Option(min=1, help="Most atoms in the primitive cell.")] = 24,
+    exclude: Annotated[
+        Path | None, typer.Option(help="CSV file (.csv or .csv.gz) of known crystals that must not come again.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Model file (safetensors); default the shipped one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Generate and screen genes for a target.
+    """Generate and screen genes for a target, best first.
 
-    Every gene comes with its predictions and every screen's verdict. Needs no database.
+    Every gene comes with its predictions, the probability that it meets the target, and every screen's verdict. Needs
+    no database.
     """
     from wyloop.models.targets import Target
 
@@ -29,8 +33,11 @@ def generate(
     from wyloop.platform.generation import propose
 
     checkpoint = Checkpoint.load(weights) if weights else load_shipped()
+    known = _genes_of_file(exclude) if exclude else frozenset()
     with progress("generating") as report:
-        proposals = list(propose(checkpoint, target, n, seed=seed, max_atoms=max_atoms, on_progress=report))
+        proposals = list(
+            propose(checkpoint, target, n, seed=seed, max_atoms=max_atoms, exclude=known, on_progress=report)
+        )
     n_accepted = sum(proposal.is_accepted for proposal in proposals)
     n_written = write_lines(out, (proposal.to_json() for proposal in proposals))
     if as_json:
@@ -39,3 +46,10 @@ def generate(
         typer.echo(f"wrote {n_written} genes to {out}; {n_accepted} pass every binding screen")
     if not n_written:
         raise typer.Exit(1)
+
+
+def _genes_of_file(path: Path) -> frozenset[str]:
+    from wyloop.platform.rows import Refused, read_rows
+
+    with progress("reading") as report:
+        return frozenset(str(row.gene) for row in read_rows(path, Refused(), report))

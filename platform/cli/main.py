@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wyloop.models.errors import WyloopError
-from wyloop.platform.cli import campaign, candidate, config, db, encode, generate, job, model, service
+from wyloop.platform.cli import api, campaign, candidate, config, db, encode, generate, job, model, service
 from wyloop.platform.cli.discover import discover
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(candidate.app, name="candidate")
 app.add_typer(job.app, name="job")
+app.add_typer(api.app, name="api")
 app.add_typer(config.app, name="config")
 
 

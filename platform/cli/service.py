@@ -16,6 +16,7 @@ def up(
         int | None, typer.Option("--workers", min=0, help="FireWorks workers; default from the settings.")
     ] = None,
     with_prefect: Annotated[bool, typer.Option("--prefect/--no-prefect", help="Start a Prefect server.")] = True,
+    with_api: Annotated[bool, typer.Option("--api/--no-api", help="Start the web server: OPTIMADE.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start the services of this machine.
@@ -25,11 +26,14 @@ def up(
     from wyloop.platform import services, session
 
     settings = current_settings()
-    running = services.up(settings, with_prefect=with_prefect, with_flow_server=with_prefect, n_workers=n_workers)
+    running = services.up(
+        settings, with_prefect=with_prefect, with_flow_server=with_prefect, with_api=with_api, n_workers=n_workers
+    )
     session.keep_services(settings)
     facts = {
         "database": services.without_password(running.uri),
         "prefect": running.prefect_ui_url,
+        "web": running.api_url,
         "started": running.started or "nothing, all was running",
         "data": str(settings.data_folder),
     }

@@ -1,211 +1,398 @@
-"""structures and materials -> hulls: one a chemical system, rebuilt only where its input changed."""
+"""materials -> hulls: one a chemical system and method, built again only where its input changed.
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import combinations
+A hull is computed of the materials of its chemical system and of the stable ones of its subsystems: what is not stable
+in a subsystem changes nothing above it. Systems with few elements come first. One that gains or loses a stable material
+stays marked until the systems above it are done: killed at any moment, what is left to do is still found.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from itertools import chain, combinations
 from typing import Any
 
 from maggma.core import Builder
-from pymongo import DeleteMany, ReplaceOne, UpdateOne
+from maggma.stores import MongoStore
+from pymongo import DeleteOne, ReplaceOne, UpdateOne
 
-from wyloop.models.screening.hull import Entry, energy_above_hull
-from wyloop.stores.builders.run import BuildCounts, OnProgress, maggma_store, run
+from wyloop.models.screening.hull import STABILITY_CUTOFF, Entry
+from wyloop.models.targets import Target
+from wyloop.stores.builders.hull_documents import (
+    HullInputs,
+    HullOutputs,
+    MaterialEnergies,
+    Phase,
+    Told,
+    hulls_of,
+    stable_phases,
+)
+from wyloop.stores.builders.lock import building
+from wyloop.stores.builders.run import BuildCounts, OnProgress, batches, maggma_store, run
+from wyloop.stores.bulk import insert_new
 from wyloop.stores.connection import Store
-from wyloop.stores.documents.base import checked, embedded, now
-from wyloop.stores.documents.hulls import HullDocument, HullEntryFields
 from wyloop.stores.failures import translated
-from wyloop.stores.records import digest
+from wyloop.stores.materials import MethodEnergy, hull_fields, material_record
+from wyloop.stores.methods import UNKNOWN
+from wyloop.stores.verdicts import judge
 
-CHUNK_SIZE = 200
-_BATCH = 2000
-_FIELDS = {
+CHUNK_SIZE = 1000
+PARALLEL_FROM = 20_000  # chemical systems
+MAX_ELEMENTS = 120
+_ENTRY_FIELDS = {
     "_id": 0,
     "structure_id": 1,
     "material_id": 1,
     "chemsys": 1,
-    "formula_pretty": 1,
     "formation_energy_per_atom": 1,
-    "energy_method": 1,
     "species": 1,
     "crystal.species": 1,
-    "energy_above_hull": 1,
-    "hull_id": 1,
 }
-
-
-@dataclass(frozen=True)
-class HullInput:
-    """A crystal of the database that takes part in hulls."""
-
-    entry: Entry
-    chemsys: str
-    formula_pretty: str
-    method: str
-    is_material: bool
-    energy_above_hull: float | None
-    hull_id: str | None
+_MATERIAL_FIELDS = {
+    "_id": 0,
+    "material_id": 1,
+    "input_hash": 1,
+    "chemsys": 1,
+    "formula_pretty": 1,
+    "crystal.species": 1,
+    "energies": 1,
+    "energy_method": 1,
+    "content_hash": 1,
+    "hull_id": 1,
+    "campaign_id": 1,
+    "last_updated": 1,
+}
 
 
 @translated
 def hull_entries(store: Store, chemsys: Iterable[str]) -> dict[str, list[Entry]]:
-    """Return each chemical system's competing phases: every crystal of its elements with a formation energy."""
-    return {name: [one.entry for one in inputs] for name, inputs in _inputs(store, sorted(set(chemsys))).items()}
+    """Return each chemical system's competing phases for a screen: every crystal of its elements with an energy.
 
-
-@translated
-def build_hulls(
-    store: Store, chemsys: Iterable[str] | None = None, *, on_progress: OnProgress | None = None
-) -> BuildCounts:
-    """Bring hulls, and the hull distances of the materials in them, up to date.
-
-    Args:
-        store: The database.
-        chemsys: Chemical systems; none: those of all materials.
-        on_progress: Told how many are done.
+    The energies are of every method, as the labels are that a model predicts from; a hull document holds one method's.
     """
-    builder = HullBuilder(store, chemsys)
-    run(builder, on_progress=on_progress)
-    return BuildCounts(builder.n_done, 0, builder.n_skipped)
-
-
-def hull_id(chemsys: str, methods: Iterable[str]) -> str:
-    """Return the name of a hull: its chemical system and all methods whose energies are in it."""
-    return f"{chemsys}|{'+'.join(sorted(set(methods)))}"
-
-
-def hull_distances(inputs: list[HullInput]) -> list[float]:
-    """Return each crystal's energy above the hull of all, elements at zero, eV/atom."""
-    entries = [one.entry for one in inputs]
-    return [energy_above_hull(one.amounts, one.formation_energy_per_atom, entries) for one in entries]
-
-
-class HullBuilder(Builder):
-    """maggma builder from `structures` and `materials` to `hulls`, and to the hull fields of `materials`."""
-
-    def __init__(self, store: Store, chemsys: Iterable[str] | None = None, *, chunk_size: int = CHUNK_SIZE) -> None:
-        self.store = store
-        self.chemsys = None if chemsys is None else sorted(set(chemsys))
-        self.hulls = maggma_store(store, "hulls", "hull_id")
-        self.materials = maggma_store(store, "materials", "material_id")
-        self.n_done = self.n_skipped = 0
-        super().__init__([maggma_store(store, "structures", "structure_id"), self.materials], [self.hulls], chunk_size)
-
-    def get_items(self) -> Iterator[tuple[str, list[HullInput]]]:
-        """Yield each chemical system whose input changed, with that input."""
-        wanted = self.chemsys
-        if wanted is None:
-            wanted = sorted(self.materials.distinct("chemsys"))
-        self.total = len(wanted)
-        for start in range(0, len(wanted), self.chunk_size):
-            chunk = wanted[start : start + self.chunk_size]
-            found = self.hulls._collection.find({"chemsys": {"$in": chunk}}, {"hull_id": 1, "input_hash": 1})
-            built = {row["hull_id"]: row["input_hash"] for row in found}
-            for name, inputs in _inputs(self.store, chunk).items():
-                identity = hull_id(name, [one.method for one in inputs])
-                own = [one for one in inputs if one.is_material and one.chemsys == name]
-                is_told = all(one.hull_id == identity and one.energy_above_hull is not None for one in own)
-                if built.get(identity) == _input_hash(inputs) and is_told:
-                    self.n_skipped += 1
-                else:
-                    yield name, inputs
-
-    def process_item(self, item: tuple[str, list[HullInput]]) -> tuple[dict[str, Any], dict[str, float]]:
-        """Compute one hull document, and the distances of the materials of exactly this chemical system, eV/atom."""
-        name, inputs = item
-        distances = hull_distances(inputs)
-        entries = [
-            embedded(
-                HullEntryFields,
-                {
-                    "identity": one.entry.identity,
-                    "formula_pretty": one.formula_pretty,
-                    "method": one.method,
-                    "formation_energy_per_atom": one.entry.formation_energy_per_atom,
-                    "energy_above_hull": distance,
-                },
-            )
-            for one, distance in zip(inputs, distances, strict=True)
-        ]
-        methods = sorted({one.method for one in inputs})
-        fields = {
-            "hull_id": hull_id(name, methods),
-            "chemsys": name,
-            "methods": methods,
-            "input_hash": _input_hash(inputs),
-            "n_entries": len(entries),
-            "entries": entries,
-        }
-        own = {
-            one.entry.identity: distance
-            for one, distance in zip(inputs, distances, strict=True)
-            if one.is_material and one.chemsys == name
-        }
-        return checked(HullDocument, fields), own
-
-    def update_targets(self, items: list[tuple[dict[str, Any], dict[str, float]]]) -> None:
-        """Write the hulls, remove those of the same systems with other methods, and tell the materials."""
-        hulls: list[ReplaceOne[dict[str, Any]] | DeleteMany] = []
-        told: list[UpdateOne] = []
-        for hull, distances in items:
-            hulls.append(ReplaceOne({"hull_id": hull["hull_id"]}, hull, upsert=True))
-            hulls.append(DeleteMany({"chemsys": hull["chemsys"], "hull_id": {"$ne": hull["hull_id"]}}))
-            for identity, distance in distances.items():
-                fields = {"energy_above_hull": distance, "hull_id": hull["hull_id"]}
-                changed = {"material_id": identity, "$nor": [fields]}
-                told.append(UpdateOne(changed, {"$set": fields | {"last_updated": now()}}))
-        if hulls:
-            self.hulls._collection.bulk_write(hulls, ordered=True)
-        if told:
-            self.materials._collection.bulk_write(told, ordered=False)
-        self.n_done += len(items)
-
-    def finalize(self) -> None:
-        """Leave the shared client open."""
-
-
-def _inputs(store: Store, wanted: list[str]) -> dict[str, list[HullInput]]:
-    """Return, for each chemical system, the crystals within its elements, ordered by identity."""
-    within = sorted({subset for name in wanted for subset in _subsets(name)})
-    by_chemsys: dict[str, list[HullInput]] = {}
-    for collection in ("structures", "materials"):
-        for start in range(0, len(within), _BATCH):
-            criteria = {
-                "chemsys": {"$in": within[start : start + _BATCH]},
-                "formation_energy_per_atom": {"$type": "number"},
-            }
-            for row in store.database[collection].find(criteria, _FIELDS):
-                by_chemsys.setdefault(row["chemsys"], []).append(_input(row))
+    wanted = sorted(set(chemsys))
+    within = sorted({subset for name in wanted for subset in subsystems(name)})
+    found: dict[str, list[Entry]] = defaultdict(list)
+    # of the materials only those that no structure of the database stands for
+    conditions: dict[str, dict[str, Any]] = {"structures": {}, "materials": {"structure_ids": []}}
+    for collection, condition in conditions.items():
+        for batch in batches(within):
+            criteria = {"chemsys": {"$in": batch}, "formation_energy_per_atom": {"$type": "number"}, **condition}
+            for row in store.database[collection].find(criteria, _ENTRY_FIELDS):
+                species = row["crystal"]["species"] if "crystal" in row else row["species"]
+                identity = row["material_id"] if "crystal" in row else row["structure_id"]
+                amounts = {element: species.count(element) for element in sorted(set(species))}
+                found[row["chemsys"]].append(Entry(amounts, row["formation_energy_per_atom"], identity))
     return {
         name: sorted(
-            (one for subset in _subsets(name) for one in by_chemsys.get(subset, ())),
-            key=lambda one: one.entry.identity,
+            (entry for subset in subsystems(name) for entry in found.get(subset, ())), key=lambda entry: entry.identity
         )
         for name in wanted
     }
 
 
-@lru_cache(maxsize=100_000)
-def _subsets(chemsys: str) -> tuple[str, ...]:
+@translated
+def build_hulls(
+    store: Store,
+    chemsys: Iterable[str] | None = None,
+    *,
+    full: bool = False,
+    on_progress: OnProgress | None = None,
+    n_processes: int | None = None,
+) -> BuildCounts:
+    """Bring hulls, and what they say of the materials in them, up to date.
+
+    Args:
+        store: The database.
+        chemsys: Chemical systems to look at; none: those with something new. Systems above them that change follow.
+        full: Build all again.
+        on_progress: Told how many chemical systems are done.
+        n_processes: Processes that compute; none: all cores where there is very much to do, else this one.
+
+    Returns:
+        Hulls written or removed; none is refused; the others were left alone.
+    """
+    with building(store, "hulls") as is_alive:
+        builder = HullBuilder(store, chemsys, full=full)
+
+        def report(n_done: int, n_total: int) -> None:
+            is_alive()
+            if on_progress is not None:
+                on_progress(n_done, n_total)
+
+        run(
+            builder,
+            on_progress=report,
+            process=hulls_of,
+            n_processes=n_processes,
+            parallel_from=PARALLEL_FROM,
+            chunks=builder.chunks(),
+        )
+    n_hulls = store.database["hulls"].estimated_document_count()
+    return BuildCounts(builder.n_done, 0, max(0, n_hulls - builder.n_written))
+
+
+def subsystems(chemsys: str) -> list[str]:
+    """Return the chemical systems within a system's elements, itself last."""
     elements = chemsys.split("-")
-    return tuple("-".join(chosen) for n in range(1, len(elements) + 1) for chosen in combinations(elements, n))
+    return ["-".join(chosen) for n in range(1, len(elements) + 1) for chosen in combinations(elements, n)]
 
 
-def _input(row: dict[str, Any]) -> HullInput:
-    is_material = "material_id" in row
-    species = row["crystal"]["species"] if is_material else row["species"]
-    identity = row["material_id"] if is_material else row["structure_id"]
-    return HullInput(
-        entry=Entry(dict(sorted(Counter(species).items())), row["formation_energy_per_atom"], identity),
-        chemsys=row["chemsys"],
+class HullBuilder(Builder):
+    """maggma builder from `materials` to `hulls`, and to what these say of the materials."""
+
+    def __init__(
+        self,
+        store: Store,
+        chemsys: Iterable[str] | None = None,
+        *,
+        full: bool = False,
+        chunk_size: int = CHUNK_SIZE,
+    ) -> None:
+        self.store = store
+        self.chemsys = None if chemsys is None else set(chemsys)
+        self.full = full
+        self.hulls = maggma_store(store, "hulls", "hull_id")
+        self.materials = maggma_store(store, "materials", "material_id")
+        self.n_done = self.n_written = 0
+        self._to_do: dict[int, set[str]] = defaultdict(set)
+        """Chemical systems left to do, by their number of elements."""
+        self._present: dict[str, dict[str, dict[str, Any]]] = {}
+        """Hulls of the systems under way as they stand, by chemical system and id."""
+        self._rows: dict[str, dict[str, Any]] = {}
+        """Materials of the chunk under way, by id."""
+        self._stable: dict[str, dict[str, list[Phase]]] = {}
+        """Stable materials of chemical systems, by method, as far as this run has seen them."""
+        self._holding: dict[str, set[str]] | None = None
+        """Chemical systems with a hull, by each of their elements."""
+        self._last_marks: dict[str, int | None] = {}
+        """Marks that come off when the systems above are done."""
+        self._last_gone: list[dict[str, Any]] = []
+        self._campaigns: dict[str, tuple[Target, float] | None] = {}
+        super().__init__([self.materials], [self.hulls], chunk_size)
+
+    def get_items(self) -> Iterator[HullInputs]:
+        """Yield the inputs of each chemical system to do."""
+        return chain.from_iterable(self.chunks())
+
+    def chunks(self) -> Iterator[list[HullInputs]]:
+        """Yield the chemical systems in lists, few elements first; each is to be written before the next is read."""
+        for name in self._systems():
+            self._to_do[name.count("-") + 1].add(name)
+        self.total = sum(map(len, self._to_do.values()))
+        for n_elements in range(1, MAX_ELEMENTS + 1):
+            for batch in batches(sorted(self._to_do.pop(n_elements, ())), self.chunk_size):
+                yield self._inputs(batch)
+        self._unmark(self._last_marks)
+        self._delete(self._last_gone)
+
+    def process_item(self, item: HullInputs) -> HullOutputs:
+        """Compute the hulls of one chemical system; a pure function, so that other processes can do it."""
+        return hulls_of(item)
+
+    def update_targets(self, items: list[HullOutputs]) -> None:
+        """Write hulls, then tell the materials; a hull keeps its mark until they know of it.
+
+        Where stable materials came or went, or a run before was killed, the systems above are to be looked at too, and
+        the mark stays until they are done.
+        """
+        before: dict[str, dict[str, Any]] = {}
+        written: list[dict[str, Any]] = []
+        gone: list[dict[str, Any]] = []
+        marks: dict[str, int | None] = {}
+        for item in items:
+            present = self._present.pop(item.chemsys, {})
+            before |= present
+            made = {hull["hull_id"]: hull for hull in item.hulls}
+            changed = [hull for identity, hull in made.items() if self._differs(present.get(identity), hull)]
+            written += changed
+            own = {identity: present.get(identity, {}).get("stale") for identity in made}
+            own |= {hull["hull_id"]: own[hull["hull_id"]] or 1 for hull in changed}
+            lost = [hull for identity, hull in present.items() if identity not in made]
+            is_marked = any(hull.get("stale") for hull in present.values())
+            if is_marked or _vertices(present.values()) != _vertices(made.values()):
+                self._add(self._systems_above(item.chemsys))
+                self._last_marks |= own
+            marks |= own
+            gone += lost
+            self._last_gone += lost
+            self._stable[item.chemsys] = _stable_by_method(item.hulls)
+        self._write([hull | {"stale": marks[hull["hull_id"]]} for hull in written], gone, before)
+        self._tell(items)
+        self._unmark({identity: mark for identity, mark in marks.items() if identity not in self._last_marks})
+        self.n_written += len(written)
+        self.n_done += len(written) + len(gone)
+
+    def finalize(self) -> None:
+        """Leave the shared client open."""
+
+    def _systems(self) -> set[str]:
+        if self.chemsys is not None:
+            return self.chemsys
+        if self.full:
+            return _all_systems(self.materials) | _all_systems(self.hulls)
+        untold = {"hull_id": None, "energies.0": {"$exists": True}}
+        rows = self.materials._collection.find(untold, {"chemsys": 1, "_id": 0})
+        marked = self.hulls._collection.find({"stale": {"$gt": 0}}, {"chemsys": 1, "_id": 0})
+        return {row["chemsys"] for found in (rows, marked) for row in found}
+
+    def _inputs(self, batch: list[str]) -> list[HullInputs]:
+        """Read a chunk: the hulls as they stand with their marks, then the materials, then the phases below."""
+        for hull in self.hulls._collection.find({"chemsys": {"$in": batch}}):
+            self._present.setdefault(hull["chemsys"], {})[hull["hull_id"]] = hull
+        materials: dict[str, list[MaterialEnergies]] = defaultdict(list)
+        self._rows = {}
+        criteria = {"chemsys": {"$in": batch}, "energies.0": {"$exists": True}}
+        for row in self.materials._collection.find(criteria, _MATERIAL_FIELDS):
+            self._rows[row["material_id"]] = row
+            materials[row["chemsys"]].append(_energies(row))
+        below = {name: subsystems(name)[:-1] for name in batch}
+        self._read_stable({subset for subsets in below.values() for subset in subsets})
+        found = []
+        for name in batch:
+            phases: dict[str, list[Phase]] = defaultdict(list)
+            for subset in below[name]:
+                for method, stable in self._stable[subset].items():
+                    phases[method] += stable
+            own = sorted(materials[name], key=lambda material: material.material_id)
+            found.append(HullInputs(name, tuple(own), {method: tuple(some) for method, some in phases.items()}))
+        return found
+
+    def _read_stable(self, systems: Iterable[str]) -> None:
+        """Read the stable materials of chemical systems that were not read or built in this run."""
+        missing = sorted(name for name in systems if name not in self._stable)
+        for batch in batches(missing):
+            on_hull = {"$filter": {"input": "$entries", "cond": {"$eq": ["$$this.energy_above_hull", 0]}}}
+            stages = [
+                {"$match": {"chemsys": {"$in": batch}}},
+                {"$project": {"_id": 0, "chemsys": 1, "method": 1, "entries": on_hull}},
+            ]
+            found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            for hull in self.hulls._collection.aggregate(stages):
+                found[hull["chemsys"]].append(hull)
+            self._stable |= {name: _stable_by_method(found[name]) for name in batch}
+
+    def _differs(self, present: dict[str, Any] | None, made: dict[str, Any]) -> bool:
+        if present is None or present["input_hash"] != made["input_hash"]:
+            return True
+        return self.full and {key: value for key, value in present.items() if key != "stale"} != made
+
+    def _systems_above(self, chemsys: str) -> set[str]:
+        """Return the chemical systems with a hull that hold all elements of this one and more."""
+        if self._holding is None:
+            self._holding = defaultdict(set)
+            for name in _all_systems(self.hulls):
+                for element in name.split("-"):
+                    self._holding[element].add(name)
+        holding = [self._holding[element] for element in chemsys.split("-")]
+        return set.intersection(*holding) - {chemsys}
+
+    def _add(self, systems: set[str]) -> None:
+        """Let more systems be done in this run; they have more elements than those under way."""
+        for name in systems:
+            if name not in self._to_do[name.count("-") + 1]:
+                self._to_do[name.count("-") + 1].add(name)
+                self.total += 1
+
+    def _write(
+        self, written: list[dict[str, Any]], gone: list[dict[str, Any]], before: Mapping[str, dict[str, Any]]
+    ) -> None:
+        """Write hulls, and mark those that are to go; one that was marked anew since it was read is built again."""
+        insert_new(self.hulls._collection, [hull for hull in written if hull["hull_id"] not in before])
+        replacements = [
+            ReplaceOne(_as_read(before[hull["hull_id"]]), hull) for hull in written if hull["hull_id"] in before
+        ]
+        replacements_and_marks = [*replacements, *(UpdateOne(_as_read(hull), {"$set": {"stale": 1}}) for hull in gone)]
+        if replacements_and_marks:
+            self.hulls._collection.bulk_write(replacements_and_marks, ordered=False)
+        for hull in gone:
+            hull["stale"] = 1
+
+    def _delete(self, gone: list[dict[str, Any]]) -> None:
+        if gone:
+            self.hulls._collection.bulk_write([DeleteOne(_as_read(hull)) for hull in gone], ordered=False)
+
+    def _unmark(self, marks: Mapping[str, int | None]) -> None:
+        """Take the marks off, but for those that somebody renewed meanwhile."""
+        by_mark: dict[int, list[str]] = defaultdict(list)
+        for identity, mark in marks.items():
+            if mark is not None:
+                by_mark[mark].append(identity)
+        for mark, marked in by_mark.items():
+            for batch in batches(marked, 5000):
+                done = {"hull_id": {"$in": batch}, "stale": mark}
+                self.hulls._collection.update_many(done, {"$unset": {"stale": ""}})
+
+    def _tell(self, items: list[HullOutputs]) -> None:
+        """Write what the hulls say to the materials that are still those that were read."""
+        told = {identity: told for item in items for identity, told in item.told.items()}
+        judged = self._judged({name: told[name] for name in told if self._rows[name].get("campaign_id") is not None})
+        operations = []
+        for identity, one in told.items():
+            row = self._rows[identity]
+            is_validated, meets_target = judged.get(identity, (False, False))
+            fields = hull_fields(
+                row["input_hash"], one.energies, one.energy_above_hull, one.hull_id, is_validated, meets_target
+            )
+            if fields["content_hash"] != row["content_hash"] or row.get("hull_id") is None:
+                read = {"material_id": identity, "input_hash": row["input_hash"]}
+                operations.append(UpdateOne(read, {"$set": fields}))
+        if operations:
+            self.materials._collection.bulk_write(operations, ordered=False)
+
+    def _judged(self, told: dict[str, Told]) -> dict[str, tuple[bool, bool]]:
+        """Return of each material of a campaign whether it is validated, and meets the campaign's target."""
+        judged = {}
+        for found in self.materials._collection.find({"material_id": {"$in": sorted(told)}}) if told else ():
+            record = material_record(found)
+            campaign = self._campaign(str(record.campaign_id))
+            if campaign is not None:
+                one = told[record.material_id]
+                record = replace(record, energy_above_hull=one.energy_above_hull, hull_id=one.hull_id)
+                judgement = judge(record, *campaign)
+                judged[record.material_id] = judgement.is_validated, judgement.meets_target
+        return judged
+
+    def _campaign(self, identity: str) -> tuple[Target, float] | None:
+        if identity not in self._campaigns:
+            found = self.store.database["campaigns"].find_one({"campaign_id": identity})
+            self._campaigns[identity] = None if found is None else (
+                Target.parse(found["target"]), found["settings"].get("hull_cutoff", STABILITY_CUTOFF)
+            )  # fmt: skip
+        return self._campaigns[identity]
+
+
+def _as_read(hull: Mapping[str, Any]) -> dict[str, Any]:
+    return {"hull_id": hull["hull_id"], "stale": hull.get("stale")}
+
+
+def _all_systems(store: MongoStore) -> set[str]:
+    """Return all chemical systems of a collection, from the index that begins with them alone."""
+    found = store._collection.find({}, {"chemsys": 1, "_id": 0}, batch_size=20_000).sort("chemsys", 1)
+    return {row["chemsys"] for row in found}
+
+
+def _energies(row: Mapping[str, Any]) -> MaterialEnergies:
+    return MaterialEnergies(
+        material_id=row["material_id"],
         formula_pretty=row["formula_pretty"],
-        method=row.get("energy_method") or "unknown",
-        is_material=is_material,
-        energy_above_hull=row.get("energy_above_hull"),
-        hull_id=row.get("hull_id"),
+        amounts=dict(sorted(Counter(row["crystal"]["species"]).items())),
+        energies=tuple(
+            MethodEnergy(energy["method"], energy["formation_energy_per_atom"], energy["source_id"])
+            for energy in row["energies"]
+        ),
+        energy_method=row.get("energy_method") or UNKNOWN,
+        last_updated=row["last_updated"],
     )
 
 
-def _input_hash(inputs: list[HullInput]) -> str:
-    return digest([[one.entry.identity, one.entry.formation_energy_per_atom, one.method] for one in inputs])
+def _stable_by_method(hulls: Iterable[Mapping[str, Any]]) -> dict[str, list[Phase]]:
+    return {hull["method"]: stable_phases(hull) for hull in hulls}
+
+
+def _vertices(hulls: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, float, datetime]]:
+    return {
+        (hull["method"], phase.identity, phase.formation_energy_per_atom, phase.last_updated)
+        for hull in hulls
+        for phase in stable_phases(hull)
+    }

@@ -3,19 +3,20 @@
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 from maggma.core import Builder
 from maggma.stores import MongoStore
 
 from wyloop.stores.connection import Store
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PARALLEL_FROM = 1500
@@ -47,6 +48,8 @@ def run(
     on_progress: OnProgress | None = None,
     process: Callable[[Any], Any] | None = None,
     n_processes: int | None = None,
+    parallel_from: int = PARALLEL_FROM,
+    chunks: Iterable[list[Any]] | None = None,
 ) -> None:
     """Run a builder to its end.
 
@@ -57,13 +60,15 @@ def run(
         builder: The builder.
         on_progress: Told how many items are done.
         process: What `process_item` does as a function of a module, so that other processes can do it.
-        n_processes: How many; none: all cores where the builder has at least PARALLEL_FROM items, else this one.
+        n_processes: How many; none: all cores where the builder has at least `parallel_from` items, else this one.
+        parallel_from: Items from which starting more processes pays.
+        chunks: The builder's items in the lists in which they have to be done; none: of the builder's chunk size.
     """
     builder.connect()  # type: ignore[no-untyped-call]  # maggma's
-    items = iter(builder.get_items())
-    chunk = list(islice(items, builder.chunk_size))
+    rest = iter(batches(builder.get_items(), builder.chunk_size) if chunks is None else chunks)
+    chunk = next(rest, [])
     if n_processes is None:
-        n_processes = n_cores() if (builder.total or 0) >= PARALLEL_FROM else 1
+        n_processes = n_cores() if (builder.total or 0) >= parallel_from else 1
     n_done = 0
     with _mapper(process or builder.process_item, n_processes if process is not None else 1) as mapped:
         while chunk:
@@ -71,8 +76,15 @@ def run(
             n_done += len(chunk)
             if on_progress is not None:
                 on_progress(n_done, max(n_done, builder.total or 0))
-            chunk = list(islice(items, builder.chunk_size))
+            chunk = next(rest, [])
     logger.info("%s: %d documents", type(builder).__name__, n_done)
+
+
+def batches(items: Iterable[T], size: int = 2000) -> Iterator[list[T]]:
+    """Yield the items in lists of at most `size`."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
 def n_cores() -> int:

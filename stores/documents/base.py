@@ -10,17 +10,25 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from mongoengine import DateTimeField, Document, EmbeddedDocument, EmbeddedDocumentField, IntField, StringField
+from mongoengine import (
+    DateTimeField,
+    Document,
+    EmbeddedDocument,
+    EmbeddedDocumentField,
+    IntField,
+    StringField,
+)
 from mongoengine import FloatField as AnyFloatField
 from mongoengine.base import BaseField
 from mongoengine.errors import FieldDoesNotExist, ValidationError
 
 from wyloop.models.errors import DatabaseError
+from wyloop.stores.documents.converters import NOT_SURE, Converter, converter
 
 ALIAS = "wyloop"
 """The mongoengine connection that the documents belong to: the store connected last in this process."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the documents below; a database of a newer one is refused at connection."""
 
 
@@ -68,6 +76,15 @@ class ArrayField(BaseField):
         """Turn the array into nested lists of floats."""
         return np.asarray(value, dtype=np.float64).tolist()
 
+    def converted(self, value: Any) -> Any:
+        """Do both at once for an array of the right form."""
+        n_axes = 1 if self.width is None else 2
+        if not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != n_axes:
+            return NOT_SURE
+        if (n_axes == 2 and value.shape[1] != self.width) or not np.isfinite(value).all():
+            return NOT_SURE
+        return value.tolist()
+
 
 class StringsField(BaseField):
     """A list of texts."""
@@ -80,6 +97,11 @@ class StringsField(BaseField):
     def to_mongo(self, value: Any) -> Any:
         """Turn the texts into a list."""
         return list(value)
+
+    def converted(self, value: Any) -> Any:
+        """Do both at once for plain texts."""
+        is_plain = isinstance(value, list | tuple) and set(map(type, value)) <= {str}
+        return list(value) if is_plain else NOT_SURE
 
 
 class WyloopDocument(Document):
@@ -109,17 +131,35 @@ def checked(document: type[WyloopDocument], fields: Mapping[str, Any]) -> dict[s
         DatabaseError: A field that the document does not have, or a value that it does not allow, or one missing.
     """
     given = {"code_version": code_version(), "last_updated": now(), **fields}
-    _refuse_unknown(document, given)
+    plan = _plan(document)
+    if not given.keys() <= plan.keys():
+        _refuse_unknown(document, given)
     made: dict[str, Any] = {}
-    for name, field in document._fields.items():
+    for name, (convert, default, is_required) in plan.items():
         value = given.get(name)
         if value is None:
-            value = field.default() if callable(field.default) else field.default
-        if value is not None:
+            value = default() if callable(default) else default
+            if value is None:
+                if is_required:
+                    raise DatabaseError(f"{document.__name__} lacks {name}; expected a value; its schema requires one")
+                continue
+        made[name] = convert(value)
+        if made[name] is NOT_SURE:
             made[name] = _converted(document, name, value)
-        elif field.required and name != "id":
-            raise DatabaseError(f"{document.__name__} lacks {name}; expected a value; its schema requires one")
     return made
+
+
+def _plan(document: type[WyloopDocument]) -> dict[str, tuple[Converter, Any, bool]]:
+    """Return each field's fast check, its default, and whether it must have a value."""
+    if document not in _PLANS:
+        _PLANS[document] = {
+            name: (converter(field), field.default, field.required and name != "id")
+            for name, field in document._fields.items()
+        }
+    return _PLANS[document]
+
+
+_PLANS: dict[type[WyloopDocument], dict[str, tuple[Converter, Any, bool]]] = {}
 
 
 def checked_update(document: type[WyloopDocument], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,6 +182,14 @@ def _refuse_unknown(document: type[WyloopDocument], fields: Mapping[str, Any]) -
 
 def _converted(document: type[WyloopDocument], name: str, value: Any) -> Any:
     field = document._fields[name]
+    made = converter(field)(value)
+    if made is not NOT_SURE:
+        return made
+    if isinstance(value, Mapping) and isinstance(field, EmbeddedDocumentField):
+        value = embedded(field.document_type, value)
+    elif isinstance(value, list | tuple) and isinstance(getattr(field, "field", None), EmbeddedDocumentField):
+        kind = field.field.document_type
+        value = [embedded(kind, item) if isinstance(item, Mapping) else item for item in value]
     try:
         field._validate(value)
     except ValidationError as error:

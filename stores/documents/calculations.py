@@ -82,6 +82,7 @@ class CalculationDocument(WyloopDocument):
             {"fields": ["calculation_id"], "unique": True},
             {"fields": ["candidate_id"]},
             {"fields": ["subject"]},
+            {"fields": ["status", "subject", "kind", "calculation_id"]},
             {"fields": ["round_id", "status"]},
         ],
     }

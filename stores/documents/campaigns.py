@@ -36,6 +36,7 @@ class RoundDocument(WyloopDocument):
         "indexes": [
             {"fields": ["round_id"], "unique": True},
             {"fields": ["campaign_id", "number"], "unique": True},
+            {"fields": ["model_id"]},
         ],
     }
 

@@ -2,7 +2,15 @@
 # mypy: disable-error-code="import-untyped,misc"
 # mongoengine ships no types.
 
-from mongoengine import BooleanField, EmbeddedDocument, EmbeddedDocumentField, IntField, ListField, StringField
+from mongoengine import (
+    BooleanField,
+    DictField,
+    EmbeddedDocument,
+    EmbeddedDocumentField,
+    IntField,
+    ListField,
+    StringField,
+)
 
 from wyloop.stores.documents.base import FloatField, StringsField, WyloopDocument
 
@@ -28,6 +36,7 @@ class PredictionFields(EmbeddedDocument):
     band_gap_std = FloatField(unit="eV", required=True)
     metal_probability = FloatField(unit="1", required=True)
     volume_per_atom = FloatField(unit="Å^3", required=True)
+    extra = DictField(default=None)  # name of an extra property to value and deviation, units in the model card
 
 
 class VerdictFields(EmbeddedDocument):
@@ -40,6 +49,9 @@ class VerdictFields(EmbeddedDocument):
     reason = StringField()
 
 
+_ENERGY, _GAP = "prediction.formation_energy_per_atom", "prediction.band_gap"
+
+
 class CandidateDocument(WyloopDocument):
     """One gene proposed in a campaign."""
 
@@ -48,8 +60,17 @@ class CandidateDocument(WyloopDocument):
         "indexes": [
             {"fields": ["candidate_id"], "unique": True},
             {"fields": ["campaign_id", "fingerprint"], "unique": True},
-            {"fields": ["round_id", "status", "rank"]},
-            {"fields": ["chemsys"]},
+            {"fields": ["fingerprint"]},
+            {"fields": ["model_id"]},
+            # queries: what must be equal, then the order with its tie-breaker, then what is only filtered
+            {"fields": ["elements", "space_group_number", _ENERGY, "candidate_id", _GAP]},
+            {"fields": ["elements", "space_group_number", _GAP, "candidate_id", _ENERGY]},
+            {"fields": ["space_group_number", _ENERGY, "candidate_id", _GAP]},
+            {"fields": ["space_group_number", _GAP, "candidate_id", _ENERGY]},
+            {"fields": [_ENERGY, "candidate_id", _GAP]},
+            {"fields": [_GAP, "candidate_id", _ENERGY]},
+            {"fields": ["round_id", "status", "rank", "candidate_id"]},
+            {"fields": ["chemsys", "formula_pretty", "fingerprint"]},
         ],
     }
 

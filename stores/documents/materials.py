@@ -1,28 +1,56 @@
-"""Computed crystals: the collection `materials`, written from calculations."""
+"""Crystals told apart by their structure: the collection `materials`, built from calculations and structures."""
 # mypy: disable-error-code="import-untyped,misc"
 # mongoengine ships no types.
 
-from mongoengine import BooleanField, EmbeddedDocumentField, IntField, StringField
+from mongoengine import (
+    BooleanField,
+    EmbeddedDocument,
+    EmbeddedDocumentField,
+    IntField,
+    ListField,
+    StringField,
+)
 
 from wyloop.stores.documents.base import CrystalFields, FloatField, StringsField, WyloopDocument
 
 
+class MethodEnergyFields(EmbeddedDocument):
+    """The energy of a material by one method: our own, or the lowest of its sources; and what its hull makes of it."""
+
+    method = StringField(required=True)
+    formation_energy_per_atom = FloatField(unit="eV/atom", required=True)
+    source_id = StringField(required=True)  # the structure or calculation that it is from
+    energy_above_hull = FloatField(unit="eV/atom", min_value=0)
+    hull_id = StringField()
+
+
 class MaterialDocument(WyloopDocument):
-    """One computed crystal, its properties with their methods, and where it came from."""
+    """One crystal, whoever reported or computed it: its properties with their methods, and where it came from."""
 
     meta = {
         "collection": "materials",
         "indexes": [
             {"fields": ["material_id"], "unique": True},
-            {"fields": ["fingerprint"], "unique": True},
-            {"fields": ["chemsys"]},
+            {"fields": ["fingerprint"]},
+            {"fields": ["model_id"]},
+            {"fields": ["structure_ids"]},
+            {"fields": ["calculation_ids"]},
+            {"fields": ["hull_id"]},
+            {"fields": ["chemsys", "formula_pretty", "fingerprint"]},
             {"fields": ["candidate_id"]},
             {"fields": ["campaign_id", "round_number"]},
-            {"fields": ["band_gap", "formation_energy_per_atom"]},
+            # queries: what must be equal, then the order with its tie-breaker, then what is only filtered
+            {"fields": ["elements", "space_group_number", "formation_energy_per_atom", "material_id", "band_gap"]},
+            {"fields": ["space_group_number", "formation_energy_per_atom", "material_id", "band_gap"]},
+            {"fields": ["formation_energy_per_atom", "material_id", "band_gap"]},
+            {"fields": ["band_gap", "material_id", "formation_energy_per_atom"]},
+            {"fields": ["energy_above_hull", "material_id"]},
+            {"fields": ["is_validated", "material_id"]},
         ],
     }
 
     material_id = StringField(required=True)
+    input_hash = StringField(required=True)
     fingerprint = StringField(required=True)
     formula_pretty = StringField(required=True)
     formula_anonymous = StringField(required=True)
@@ -35,18 +63,23 @@ class MaterialDocument(WyloopDocument):
     crystal = EmbeddedDocumentField(CrystalFields, required=True)
     formation_energy_per_atom = FloatField(unit="eV/atom")
     energy_method = StringField()
-    energy_above_hull = FloatField(unit="eV/atom")
-    hull_id = StringField()
     band_gap = FloatField(unit="eV", min_value=0)
     band_gap_method = StringField()
     is_gap_direct = BooleanField()
     dft_formation_energy_per_atom = FloatField(unit="eV/atom")
     lowest_optical_frequency = FloatField(unit="THz")
     phonon_verdict = StringField()
-    is_validated = BooleanField(required=True)
-    meets_target = BooleanField(required=True)
     candidate_id = StringField()
     campaign_id = StringField()
     round_number = IntField(unit="1", min_value=0)
     model_id = StringField()
     calculation_ids = StringsField()
+    structure_ids = StringsField()
+    sources = StringsField()
+    # from here on the hull builder writes; last in their alphabetical order, so that `$set` leaves them where they are
+    content_hash = StringField(required=True)
+    energies = ListField(EmbeddedDocumentField(MethodEnergyFields))
+    is_validated = BooleanField(required=True)
+    meets_target = BooleanField(required=True)
+    energy_above_hull = FloatField(unit="eV/atom")
+    hull_id = StringField()

@@ -2,7 +2,7 @@
 # mypy: disable-error-code="import-untyped,misc"
 # mongoengine ships no types.
 
-from mongoengine import DictField, IntField, ObjectIdField, StringField
+from mongoengine import DateTimeField, DictField, IntField, ObjectIdField, StringField
 
 from wyloop.stores.documents.base import WyloopDocument
 
@@ -12,7 +12,11 @@ class ModelVersionDocument(WyloopDocument):
 
     meta = {
         "collection": "model_versions",
-        "indexes": [{"fields": ["model_id"], "unique": True}, {"fields": ["campaign_id", "round_number"]}],
+        "indexes": [
+            {"fields": ["model_id"], "unique": True},
+            {"fields": ["campaign_id", "round_number"]},
+            {"fields": ["parent_id"]},
+        ],
     }
 
     model_id = StringField(required=True)
@@ -20,7 +24,8 @@ class ModelVersionDocument(WyloopDocument):
     card = DictField()
     weights_hash = StringField(required=True)
     n_bytes = IntField(unit="1", required=True, min_value=1)
-    weights_file = ObjectIdField(required=True)
+    weights_file = ObjectIdField()
+    weights_dropped_at = DateTimeField()  # card and snapshot stay: the same model can be trained again
     snapshot_file = ObjectIdField()
     snapshot_hash = StringField()
     n_rows = IntField(unit="1", min_value=0)

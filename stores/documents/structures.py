@@ -15,10 +15,16 @@ class StructureDocument(WyloopDocument):
         "indexes": [
             {"fields": ["structure_id"], "unique": True},
             {"fields": ["source", "source_id"], "unique": True},
-            {"fields": ["chemsys"]},
+            {"fields": ["chemsys", "formula_pretty"]},
             {"fields": ["last_updated"]},
-            {"fields": ["band_gap", "formation_energy_per_atom"]},
-            {"fields": ["nelements", "band_gap"]},
+            {"fields": ["fingerprint"]},
+            {"fields": ["material_id"]},
+            {"fields": ["functional"], "sparse": True},  # only calculations that users bring have one
+            # queries: what must be equal, then the order with its tie-breaker, then what is only filtered
+            {"fields": ["elements", "space_group_number", "formation_energy_per_atom", "structure_id", "band_gap"]},
+            {"fields": ["space_group_number", "formation_energy_per_atom", "structure_id", "band_gap"]},
+            {"fields": ["formation_energy_per_atom", "structure_id", "band_gap"]},
+            {"fields": ["band_gap", "structure_id", "formation_energy_per_atom"]},
         ],
     }
 
@@ -42,5 +48,13 @@ class StructureDocument(WyloopDocument):
     energy_method = StringField()
     band_gap = FloatField(unit="eV", min_value=0)
     band_gap_method = StringField()
-    space_group_number = IntField(unit="1", min_value=1, max_value=230)
+    space_group_number = IntField(unit="1", min_value=1, max_value=230)  # of the gene, else as reported
+    reported_space_group_number = IntField(unit="1", min_value=1, max_value=230)  # by the source
+    energy_per_atom = FloatField(unit="eV/atom")  # total energy of a calculation; never without its functional
+    functional = StringField()
+    provenance = StringField()  # address, or program and settings, that the row came from
     citation = StringField()
+    # written by the builders, gone when the row is ingested with other content: what lacks them is to do
+    fingerprint = StringField()
+    protostructure = StringField()
+    material_id = StringField()

@@ -1,21 +1,26 @@
 """Crystals from CIF files and folders of them; without labels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from wyloop.models.errors import IngestError, StructureError
 from wyloop.models.wyckoff.cif import parse_cif
 from wyloop.stores.connection import Store
-from wyloop.stores.failures import translated
-from wyloop.stores.ingest.report import IngestReport, OnProgress, Refusal
-from wyloop.stores.ingest.structures import SourceStructure, Written, write_structures
+from wyloop.stores.ingest.intake import refusal, structure_refusal
+from wyloop.stores.ingest.report import IngestReport, OnProgress, OnRefusal, Refusal
+from wyloop.stores.ingest.structures import SourceStructure
+from wyloop.stores.ingest.text import read_text
 
-BATCH_SIZE = 500
+MAX_LENGTH = 4_000_000  # characters; files of journals carry reflections and figures behind the sites
 
 
-@translated
 def ingest_cif(
-    store: Store, paths: Iterable[Path], *, source: str = "cif", on_progress: OnProgress | None = None
+    store: Store,
+    paths: Iterable[Path],
+    *,
+    source: str = "cif",
+    on_progress: OnProgress | None = None,
+    on_refusal: OnRefusal | None = None,
 ) -> IngestReport:
     """Read CIF files, and all `.cif` files below folders, into `structures`; reading them again changes nothing.
 
@@ -24,45 +29,30 @@ def ingest_cif(
         paths: Files and folders; a file's stem is its identity in the source.
         source: Name of the source, half of each identity.
         on_progress: Told the files done and their total.
+        on_refusal: Told each file that was not taken.
 
     Raises:
         IngestError: A path does not exist, or there is no CIF file at all. Nothing was written then.
     """
-    files = _files(paths)
-    written, refused, batch = Written(), [], []
-    first: dict[str, Path] = {}
-    for number, file in enumerate(files, start=1):
-        problem = ""
-        if file.stem in first:
-            problem, expected = f"the same name as {first[file.stem]}", "a name of its own"
-        else:
-            first[file.stem] = file
-            try:
-                batch.append(SourceStructure(source, file.stem, parse_cif(file.read_text(encoding="utf-8"))))
-            except StructureError as error:
-                problem, _, expected = str(error).partition("; expected ")
-            except (OSError, UnicodeDecodeError) as error:
-                problem, expected = f"unreadable ({error})", "UTF-8 text"
-        if problem:
-            expected = expected or "an ordered crystal"
-            refused.append(Refusal(number, str(file), "cif", problem, expected, "correct or remove the file"))
-        if len(batch) == BATCH_SIZE:
-            written, batch = written + write_structures(store, batch), []
-        if on_progress is not None:
-            on_progress(number, len(files))
-    written += write_structures(store, batch)
-    return IngestReport(len(files), written.n_added, written.n_unchanged, written.n_updated, tuple(refused))
+    from wyloop.stores.ingest.files import ingest_files
+
+    return ingest_files(store, paths, kind="cif", source=source, on_progress=on_progress, on_refusal=on_refusal)
 
 
-def _files(paths: Iterable[Path]) -> list[Path]:
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(found for found in path.rglob("*") if found.suffix.lower() == ".cif" and found.is_file())
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise IngestError(f"{path} is no file or folder; expected CIF files; check the path")
-    if not files:
-        raise IngestError("no .cif file in the folders given; expected at least one; check the paths")
-    return files
+def read_cif(path: Path, identity: str, source: str) -> Iterator[SourceStructure | Refusal]:
+    """Yield the crystal of a CIF file, or why there is none."""
+    try:
+        crystal = parse_cif(read_text(path, "a CIF", max_length=MAX_LENGTH))
+    except StructureError as error:
+        yield structure_refusal(str(path), error, field="cif", what="file")
+    except IngestError as error:
+        yield file_refusal(path, error, "cif")
+    else:
+        yield SourceStructure(source, identity, crystal)
+
+
+def file_refusal(path: Path, error: IngestError, field: str) -> Refusal:
+    """Return the refusal of a whole file among several."""
+    problem, _, rest = str(error).partition("; expected ")
+    expected, _, remedy = rest.partition("; ")
+    return refusal(str(path), field, problem, expected or "a readable file", remedy or "correct or remove the file")

@@ -218,7 +218,7 @@ def test_files_that_are_no_data(
         assert text in answer.error
     reported = {
         (*ingest, bad / "zeros.csv"): "zeros",
-        ("db", "ingest", "cif", bad): "UTF-8 text",
+        ("db", "ingest", "cif", bad): "can't read",
     }
     for answer, text in zip(on_database.together(list(reported)), reported.values(), strict=True):
         assert (answer.status, answer.err) == (1, "")

@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from safetensors.numpy import save
+
 from wyloop.flows.policy import Policy
 from wyloop.models.screening.verdict import Verdict
 from wyloop.models.wyckoff.gene import Gene, canonical
-from wyloop.stores import calculations, campaigns, candidates
+from wyloop.stores import calculations, campaigns, candidates, registry
 from wyloop.stores.builders.encodings import build_encodings
 from wyloop.stores.campaigns import CampaignRecord, RoundRecord
 from wyloop.stores.candidates import CandidateRecord
@@ -76,6 +79,14 @@ VERDICTS = (
 )
 
 
+def model_of(store: Store) -> str:
+    """Register a model that stands for the one that proposed; its weights are no network."""
+    weights = save({"weight": np.zeros(1, dtype=np.float32)})
+    return registry.save_model(
+        store, weights, parent_id=None, card={}, snapshot=None, campaign_id=None, round_number=None
+    )
+
+
 def propose(store: Store, record: RoundRecord, gene: Gene, status: str = "passed", **fields: object) -> CandidateRecord:
     """Put a candidate into a round."""
     made = CandidateRecord(
@@ -85,7 +96,7 @@ def propose(store: Store, record: RoundRecord, gene: Gene, status: str = "passed
         round_number=record.number,
         gene=gene,
         verdicts=VERDICTS,
-        model_id="model-0",
+        model_id=model_of(store),
         status=status,
         reason="",
     )

@@ -83,6 +83,7 @@ def test_killed_between_two_submissions_the_rest_is_submitted(
     assert lpad.fireworks.count_documents({}) == 4
 
 
+@pytest.mark.expects_findings("candidate_without_campaign", "candidate_without_round")  # the other campaign is made up
 def test_what_another_campaign_computes_already_is_waited_for(
     database: Store, lpad: "LaunchPad", campaign_round: tuple[CampaignRecord, RoundRecord]
 ) -> None:

@@ -4,15 +4,18 @@ from typing import Any
 
 import pytest
 
-from tests.flows.rounds import CSCL, NACL, POLICY, contents, open_round, propose, starter
+from tests.flows.rounds import CSCL, NACL, POLICY, contents, model_of, open_round, propose, starter
 from wyloop.flows.dispatch import ask_for
-from wyloop.flows.write_back import unmet_conditions, write_materials
+from wyloop.flows.write_back import write_materials
 from wyloop.models.targets import Target
 from wyloop.models.wyckoff.gene import Gene, canonical
 from wyloop.stores import calculations, candidates, materials
+from wyloop.stores.builders.encodings import build_encodings
 from wyloop.stores.campaigns import CampaignRecord, RoundRecord
 from wyloop.stores.connection import Store
+from wyloop.stores.ingest.structures import SourceStructure, write_structures
 from wyloop.stores.materials import MaterialRecord, material_id
+from wyloop.stores.verdicts import unmet_conditions
 
 TARGET = ("0.5 < band_gap < 6.0", "formation_energy_per_atom < -0.5")
 MGO, LIF, CAO = (canonical(Gene.parse(f"225 {pair}")) for pair in ("Mg:a O:b", "F:b Li:a", "Ca:a O:b"))
@@ -89,7 +92,7 @@ def test_lineage_and_hull_of_a_material(database: Store, campaign_round: tuple[C
     found = materials.material(database, material_id(str(NACL)))
     relaxation = next(c for c in calculations.of_round(database, record.round_id) if c.kind == "relaxation")
     assert (found.candidate_id, found.campaign_id, found.round_number) == (candidate, campaign.campaign_id, 1)
-    assert found.model_id == "model-0"
+    assert found.model_id == model_of(database)
     assert set(found.calculation_ids) == {relaxation.calculation_id, phonon}
     assert (found.energy_method, found.formation_energy_per_atom) == ("chgnet", -2.1)
     assert (found.energy_above_hull, found.hull_id) == (0.0, "Cl-Na|chgnet")
@@ -171,6 +174,7 @@ def test_a_gap_that_misses_turns_a_validated_candidate_off_target(
     assert (material.is_validated, material.meets_target) == (True, False)
 
 
+@pytest.mark.expects_findings("candidate_without_campaign", "candidate_without_round")
 def test_results_of_the_same_gene_asked_for_by_another_round_count(
     database: Store, campaign_round: tuple[CampaignRecord, RoundRecord]
 ) -> None:
@@ -178,6 +182,28 @@ def test_results_of_the_same_gene_asked_for_by_another_round_count(
     relaxed(database, replace(record, round_id="another-r1", campaign_id="another"), NACL, "NaCl-225", -2.1)
     propose(database, record, NACL, "dispatched")
     assert write_materials(database, campaign, record, POLICY) == {"n_materials": 1, "n_validated": 1}
+
+
+def test_a_known_crystal_joins_what_was_computed_and_changes_no_end(
+    database: Store, campaign_round: tuple[CampaignRecord, RoundRecord]
+) -> None:
+    campaign, record = campaign_round
+    candidate = relaxed(database, record, NACL, "NaCl-225", -2.1)
+    write_materials(database, campaign, record, POLICY)
+    entry = starter("NaCl-225")
+    labels = (-2.05, "mp-pbe", 5.0, "pbe")
+    write_structures(database, [SourceStructure("mp", "1", entry.crystal, *labels)])
+    build_encodings(database)
+    assert write_materials(database, campaign, record, POLICY) == {"n_materials": 1, "n_validated": 1}
+    (found,) = materials.materials(database)
+    assert (found.material_id, found.structure_ids, found.sources) == (material_id(str(NACL)), ("mp:1",), ("mp",))
+    assert (found.formation_energy_per_atom, found.energy_method, found.band_gap) == (-2.1, "chgnet", None)
+    assert [(energy.method, energy.hull_id) for energy in found.energies] == [
+        ("chgnet", "Cl-Na|chgnet"),
+        ("mp-pbe", "Cl-Na|mp-pbe"),
+    ]
+    assert (found.candidate_id, found.is_validated) == (candidate, True)
+    assert candidates.candidate(database, candidate).status == "validated"
 
 
 def test_unmet_conditions(database: Store, campaign_round: tuple[CampaignRecord, RoundRecord]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import assert_clean
 from wyloop.platform import services
 from wyloop.platform.cli.main import run
 from wyloop.platform.settings import AllSettings, all_settings
@@ -75,7 +76,9 @@ def wyloop(capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
 
 
 @pytest.fixture
-def cli_store(stores_settings: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def cli_store(
+    request: pytest.FixtureRequest, stores_settings: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
     """A database of its own that the command line works on too."""
     assert stores_settings.uri is not None
     name = stores_settings.database
@@ -84,6 +87,9 @@ def cli_store(stores_settings: StoreSettings, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WYLOOP_FLOWS_LAUNCHPAD_DATABASE", f"{name}_fw")
     store = connect(all_settings().stores)
     yield store
-    store.client.drop_database(name)
-    store.client.drop_database(f"{name}_fw")
-    store.close()
+    try:
+        assert_clean(store, request.node)
+    finally:
+        store.client.drop_database(name)
+        store.client.drop_database(f"{name}_fw")
+        store.close()

@@ -40,6 +40,7 @@ def test_rounds_are_requested_only_when_the_last_request_is_met(database: Store)
     assert [found.summary for found in campaigns.rounds(database, identity)] == [{"n_validated": 1}, {"n_validated": 2}]
 
 
+@pytest.mark.expects_findings("round_without_model")
 def test_a_step_is_recorded_once(database: Store) -> None:
     identity = campaigns.create_campaign(database, TARGET, {}).campaign_id
     campaigns.request_rounds(database, identity, 1)

@@ -16,6 +16,10 @@ from wyloop.stores.candidates import CandidateRecord, candidate_id
 from wyloop.stores.connection import Store
 from wyloop.stores.materials import MaterialRecord, material_id, upsert_material
 
+pytestmark = pytest.mark.expects_findings(  # candidates of their own, without what would lead to them
+    "candidate_without_campaign", "candidate_without_round", "candidate_without_model",
+    "candidate_validated_without_material",
+)  # fmt: skip
 CUBE = Crystal(
     3.9 * np.eye(3),
     ("Sr", "Ti", "O", "O", "O"),

@@ -1,7 +1,10 @@
+import json
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import mongoengine
@@ -10,9 +13,11 @@ from pydantic import SecretStr, ValidationError
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, BulkWriteError, ConfigurationError, DuplicateKeyError, OperationFailure
 
+from tests.conftest import MongoServer
 from wyloop.models.errors import DatabaseError
 from wyloop.platform.mongod import find_mongod
 from wyloop.stores.campaigns import create_campaign, set_campaign_state
+from wyloop.stores.check import check
 from wyloop.stores.connection import Store, connect
 from wyloop.stores.documents.base import SCHEMA_VERSION
 from wyloop.stores.documents.campaigns import CampaignDocument
@@ -80,6 +85,7 @@ def test_a_newer_schema_is_refused(database: Store, stores_settings: Settings) -
         connect(stores_settings)
 
 
+@pytest.mark.expects_findings
 def test_identities_have_unique_indexes_and_a_foreign_index_is_found(
     database: Store, stores_settings: Settings
 ) -> None:
@@ -190,3 +196,79 @@ def test_a_lost_server_is_a_database_error(database: Store) -> None:
     with pytest.raises(DatabaseError, match="lost MongoDB"):
         set_campaign_state(lost, "x", "active")
     closed.close()
+
+
+def test_a_reader_writes_nothing(stores_settings: Settings, database: Store) -> None:
+    create_campaign(database, ("band_gap > 1",), {})
+    read_only = stores_settings.model_copy(update={"is_read_only": True})
+    before = database.client.admin.command("serverStatus")["opcounters"]
+    reader = connect(read_only)
+    assert reader.is_read_only
+    assert [row["name"] for row in reader.database["campaigns"].find()] == ["band_gap > 1"]
+    reader.close()
+    after = database.client.admin.command("serverStatus")["opcounters"]
+    assert {name: after[name] - before[name] for name in ("insert", "update", "delete")} == dict.fromkeys(
+        ("insert", "update", "delete"), 0
+    )
+    with pytest.raises(DatabaseError, match="holds no Wyloop data"):
+        connect(read_only.model_copy(update={"database": "nothing_here"}))
+
+
+def test_unchecked_a_database_is_opened_as_it_is(stores_settings: Settings) -> None:
+    store = connect(stores_settings, is_checked=False)
+    assert store.database.list_collection_names() == []
+    store.database["schema"].insert_one({"_id": "wyloop", "version": 1})
+    with pytest.raises(DatabaseError, match="run 'wyloop db migrate'"):
+        connect(stores_settings)
+    store.client.drop_database(store.name)
+    store.close()
+
+
+OPEN_AND_WRITE = """
+import json, sys
+import numpy as np
+from pydantic import SecretStr
+from wyloop.models.crystal import Crystal
+from wyloop.stores.builders.encodings import build_encodings
+from wyloop.stores.campaigns import create_campaign, open_round, request_rounds
+from wyloop.stores.connection import connect
+from wyloop.stores.ingest.structures import SourceStructure, write_structures
+from wyloop.stores.settings import Settings
+
+print("ready", flush=True)
+sys.stdin.readline()
+store = connect(Settings(uri=SecretStr(sys.argv[1]), database=sys.argv[2], timeout_ms=60_000))
+half = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
+sites = np.array([[0.0] * 3, [0.5] * 3])
+rows = [SourceStructure("s", str(i), Crystal((5.6 + 0.001 * i) * half, ("Na", "Cl"), sites)) for i in range(60)]
+written = write_structures(store, rows)
+build_encodings(store)
+campaign = create_campaign(store, ("band_gap > 1",), {"n": 1})
+request_rounds(store, campaign.campaign_id, 1)
+print(json.dumps([written.n_added, open_round(store, campaign.campaign_id).round_id]))
+"""
+"""What each of two processes does: open the new database, ingest the same rows, make the same campaign."""
+
+
+def test_two_writers_open_the_same_new_database_at_once(mongod: MongoServer, stores_settings: Settings) -> None:
+    command = [sys.executable, "-c", OPEN_AND_WRITE, mongod.uri, stores_settings.database]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with ExitStack() as stack:
+        processes = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(2)]  # type: ignore[call-overload]  # mixed values
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        told = [json.loads(process.stdout.read()) for process in processes]
+    store = connect(stores_settings)
+    try:
+        assert sum(n for n, _ in told) == 60  # each row is new to exactly one of them
+        assert told[0][1] == told[1][1] != ""
+        for name, n in (("structures", 60), ("encodings", 60), ("campaigns", 1), ("rounds", 1), ("schema", 1)):
+            assert store.database[name].count_documents({}) == n, name
+        report = check(store)
+        assert report.is_clean, report.faults
+    finally:
+        store.client.drop_database(store.name)
+        store.close()

@@ -13,14 +13,16 @@ from wyloop.models.wyckoff.cif import parse_cif
 from wyloop.models.wyckoff.encode import encode
 from wyloop.stores.builders.encodings import build_encodings
 from wyloop.stores.candidates import CandidateRecord, candidate_id, propose
+from wyloop.stores.conditions import mongo_filter
 from wyloop.stores.connection import Store
 from wyloop.stores.export import export
 from wyloop.stores.ingest.csv import ingest_csv
 from wyloop.stores.ingest.structures import SourceStructure, write_structures
 from wyloop.stores.materials import MaterialRecord, material_id, upsert_material
-from wyloop.stores.queries import mongo_filter, query, to_frame
+from wyloop.stores.queries import query, to_frame
 from wyloop.stores.status import counts
 
+pytestmark = pytest.mark.expects_findings  # a material of a hull that is not there
 FCC = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
 
 

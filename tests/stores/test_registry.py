@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import ModelError
@@ -18,6 +19,10 @@ FCC = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
 
 def rock_salt(cation: str, anion: str, a: float = 5.6) -> Crystal:
     return Crystal(a * FCC, (cation, anion), np.array([[0.0] * 3, [0.5] * 3]))
+
+
+def weights_of(value: float, n: int = 4) -> bytes:
+    return save({"weight": np.full(n, value, dtype=np.float32)}, {"format": "other"})
 
 
 def fill(store: Store) -> None:
@@ -61,12 +66,13 @@ def test_a_snapshot_takes_the_lowest_of_each_gene_and_method_and_only_pbe_gaps(d
     assert training_snapshot(database).hash != snapshot.hash
 
 
+@pytest.mark.expects_findings("model_without_campaign")
 def test_a_model_is_saved_once_and_its_training_set_can_be_rebuilt(database: Store) -> None:
     fill(database)
     snapshot = training_snapshot(database)
-    weights = bytes(range(256)) * 4000  # more than one GridFS chunk
+    weights = weights_of(1.0, 256_000)  # more than one GridFS chunk
     shipped = registry.save_model(
-        database, b"shipped", parent_id=None, card={"mae": 0.1}, snapshot=None, campaign_id=None, round_number=None
+        database, weights_of(0.0), parent_id=None, card={"mae": 0.1}, snapshot=None, campaign_id=None, round_number=None
     )
 
     def save(_: int) -> str:
@@ -91,9 +97,10 @@ def test_a_model_is_saved_once_and_its_training_set_can_be_rebuilt(database: Sto
     assert registry.load_snapshot(database, shipped) is None
 
 
+@pytest.mark.expects_findings("file_missing")
 def test_damage_is_found(database: Store) -> None:
     model_id = registry.save_model(
-        database, b"weights", parent_id=None, card={}, snapshot=None, campaign_id=None, round_number=None
+        database, weights_of(1.0), parent_id=None, card={}, snapshot=None, campaign_id=None, round_number=None
     )
     database.database["model_versions"].update_one({"model_id": model_id}, {"$set": {"weights_hash": "0"}})
     with pytest.raises(ModelError, match="damaged"):

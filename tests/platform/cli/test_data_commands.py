@@ -133,17 +133,15 @@ def test_encode_reports_rows_without_a_gene(wyloop: Command, tmp_path: Path) -> 
     assert answer.status == 1
     assert [item["row"] for item in answer.json["refused"]] == [1, 2, 3, 4]
     reasons = [item["reason"] for item in answer.json["refused"]]
-    assert reasons[0].startswith("1 columns; expected 4")
-    assert "formation energy is 'low'; expected a finite number" in reasons[2]
+    assert reasons[0].startswith("row is 1 columns; expected 4")
+    assert "formation_energy_per_atom is low; expected a finite number" in reasons[2]
     told = wyloop("encode", path, "--out", out)
     assert told.out.startswith("encoded 0 crystals")
     assert len(told.err.splitlines()) == 4
     path.write_bytes(b"material_id,cif\n\xff\xfe,x\n")
-    assert "is no readable CSV file" in wyloop("encode", path, "--out", out).error
+    assert "in another encoding; expected UTF-8" in wyloop("encode", path, "--out", out).error
     path.with_suffix(".csv.gz").write_bytes(gzip.compress(b"material_id,cif\n" + b"a,b\n" * 999)[:-20])
-    assert "can't read" in wyloop("encode", path.with_suffix(".csv.gz"), "--out", out).error.replace(
-        "is no readable", "can't read"
-    )
+    assert "can't read" in wyloop("encode", path.with_suffix(".csv.gz"), "--out", out).error
 
 
 def test_a_model_is_trained_judged_and_asked_without_a_database(wyloop: Command, data: Path, tmp_path: Path) -> None:

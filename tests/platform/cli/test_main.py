@@ -53,7 +53,11 @@ def test_without_a_command_the_help_is_shown(wyloop: Command) -> None:
         (["db", "query", "band_gap >"], 1, "band_gap"),
         (["generate", "--target", "0.5 << band_gap", "--out", "x"], 1, "0.5 << band_gap"),
         (["--config", "none.toml", "status"], 1, "can't read the settings file"),
-        (["encode", "none.csv", "--out", "x"], 1, "can't read none.csv: No such file or directory"),
+        (
+            ["encode", "none.csv", "--out", "x"],
+            1,
+            "can't read none.csv (No such file or directory); expected a CSV file",
+        ),
         (["model", "train", "--data", "x.csv"], 2, "say where to write it"),
         (["model", "train", "--out", "none/x"], 2, "no folder none; expected one that exists"),
         (["generate", "-t", "nelements = 2", "--out", "none/x"], 2, "no folder none; expected one that exists"),

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from tests.platform.conftest import Command
 from wyloop.flows.launchpad import Job, launchpad, submit
@@ -35,7 +37,8 @@ def calculation(cli_store: Store) -> CalculationRecord:
     record = campaigns.open_round(store, campaign.campaign_id)
     assert record is not None
     weights = {"parent_id": None, "snapshot": None, "campaign_id": campaign.campaign_id, "round_number": 1}
-    model_id = registry.save_model(store, b"weights", card={"seed": 1}, **weights)  # type: ignore[arg-type]  # mixed values
+    checkpoint = save({"weight": np.zeros(2, dtype=np.float32)})
+    model_id = registry.save_model(store, checkpoint, card={"seed": 1}, **weights)  # type: ignore[arg-type]  # mixed values
     proposed = CandidateRecord(
         candidate_id=candidate_id(campaign.campaign_id, GENE.fingerprint),
         campaign_id=campaign.campaign_id,

@@ -1,0 +1,203 @@
+"""What materials the structures and calculations of one gene make: pure functions, no database."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from wyloop.models.errors import CalculatorError
+from wyloop.models.physics.references import formation_energy_per_atom
+from wyloop.models.wyckoff.gene import Gene
+from wyloop.models.wyckoff.matching import matching_groups
+from wyloop.stores.calculations import CalculationRecord, calculation_id
+from wyloop.stores.materials import MaterialRecord, MethodEnergy, material_document, material_id
+from wyloop.stores.methods import FORCE_FIELD, UNKNOWN, preference
+from wyloop.stores.records import crystal_of, digest
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The candidate that a material of ours belongs to."""
+
+    candidate_id: str
+    campaign_id: str
+    round_number: int
+    model_id: str | None
+
+
+@dataclass(frozen=True)
+class GeneInputs:
+    """All that the materials of one gene are made of."""
+
+    fingerprint: str
+    structures: tuple[Mapping[str, Any], ...] = ()
+    """Documents of the structures with this gene, first seen first."""
+    calculations: tuple[CalculationRecord, ...] = ()
+    references: Mapping[str, float] = field(default_factory=dict)
+    """Energies of elements by the DFT calculation's own protocol, eV/atom, those that are known."""
+    owner: Owner | None = None
+
+
+def best_of_kind(records: Iterable[CalculationRecord]) -> dict[str, CalculationRecord]:
+    """Return the calculation of each kind that counts: a believed one before others, then the newest."""
+
+    def order(record: CalculationRecord) -> tuple[bool, bool, datetime, str]:
+        is_completed = record.status == "completed"
+        finished = record.finished_at or _LONG_AGO
+        return is_completed and not record.problems, is_completed, finished, record.calculation_id
+
+    return {record.kind: record for record in sorted(records, key=order)}
+
+
+def is_usable(relaxation: CalculationRecord | None) -> bool:
+    """Whether a relaxation makes a material: completed, believed, with its crystal."""
+    return (
+        relaxation is not None
+        and relaxation.status == "completed"
+        and not relaxation.problems
+        and relaxation.crystal is not None
+    )
+
+
+def reference_ids(dft: CalculationRecord) -> dict[str, str]:
+    """Return the calculations, by element, that a DFT energy is counted from: those of the same protocol."""
+    elements = () if dft.crystal is None else dft.crystal.amounts
+    return {element: calculation_id(f"reference {element}", dft.protocol, dft.protocol_hash) for element in elements}
+
+
+def documents_of(inputs: GeneInputs) -> list[dict[str, Any]]:
+    """Return the documents of a gene's materials, without what the hulls make of them."""
+    return [material_document(record) for record in materials_of(inputs)]
+
+
+def materials_of(inputs: GeneInputs) -> list[MaterialRecord]:
+    """Tell the crystals of one gene apart, and say of each what is known, by which methods and from where.
+
+    What we computed ourselves comes after all known crystals, so it moves none of them to another material.
+    """
+    computed = _computed(inputs)
+    crystals = [crystal_of(structure) for structure in inputs.structures]
+    if computed is not None:
+        crystals.append(computed.crystal)
+    made: list[MaterialRecord] = []
+    for group in matching_groups(crystals) if crystals else []:
+        known = [inputs.structures[place] for place in group if place < len(inputs.structures)]
+        is_ours = len(crystals) - 1 in group and computed is not None
+        made.append(_with_sources(computed, known) if computed is not None and is_ours else _known(inputs, known))
+    return made
+
+
+def _computed(inputs: GeneInputs) -> MaterialRecord | None:
+    """Return the material that our own calculations of a gene make, if they make one."""
+    of_kind = best_of_kind(inputs.calculations)
+    relaxation, phonon, dft = of_kind.get("relaxation"), of_kind.get("phonon"), of_kind.get("dft")
+    if relaxation is None or relaxation.crystal is None or not is_usable(relaxation):
+        return None
+    has_phonon = phonon is not None and phonon.status == "completed"
+    has_dft = dft is not None and dft.status == "completed" and not dft.problems
+    energy = _number(relaxation, "formation_energy_per_atom")
+    completed = [found for found in of_kind.values() if found.status == "completed"]
+    made = MaterialRecord(
+        material_id=material_id(inputs.fingerprint),
+        fingerprint=inputs.fingerprint,
+        gene=Gene.parse(inputs.fingerprint),
+        crystal=relaxation.crystal,
+        formation_energy_per_atom=energy,
+        energy_method=FORCE_FIELD,
+        band_gap=_number(dft, "band_gap") if dft and has_dft else None,
+        band_gap_method=dft.protocol if dft and has_dft else None,
+        is_gap_direct=dft.result.get("is_direct") is True if dft and has_dft else None,
+        dft_formation_energy_per_atom=_dft_formation_energy(dft, inputs.references) if dft and has_dft else None,
+        lowest_optical_frequency=_number(phonon, "lowest_optical_frequency") if phonon and has_phonon else None,
+        phonon_verdict=_phonon_verdict(phonon),
+        calculation_ids=tuple(sorted(found.calculation_id for found in completed)),
+        energies=() if energy is None else (MethodEnergy(FORCE_FIELD, energy, relaxation.calculation_id),),
+        last_updated=max(found.last_updated for found in completed if found.last_updated is not None),
+    )
+    if inputs.owner is not None:
+        owner = inputs.owner
+        made = replace(
+            made,
+            candidate_id=owner.candidate_id,
+            campaign_id=owner.campaign_id,
+            round_number=owner.round_number,
+            model_id=owner.model_id,
+        )
+    return made
+
+
+def _known(inputs: GeneInputs, known: Sequence[Mapping[str, Any]]) -> MaterialRecord:
+    """Return the material that structures of one crystal make, the first seen first."""
+    energies = _energies(known)
+    main = energies[0] if energies else None
+    source = next((row for row in known if main is not None and row["structure_id"] == main.source_id), known[0])
+    gap = next((row for row in (source, *known) if row.get("band_gap") is not None), None)
+    made = MaterialRecord(
+        material_id=material_id(inputs.fingerprint, known[0]["structure_id"]),
+        fingerprint=inputs.fingerprint,
+        gene=Gene.parse(inputs.fingerprint),
+        crystal=crystal_of(source),
+        formation_energy_per_atom=None if main is None else main.formation_energy_per_atom,
+        energy_method=None if main is None else main.method,
+        band_gap=None if gap is None else gap["band_gap"],
+        band_gap_method=None if gap is None else gap.get("band_gap_method"),
+    )
+    return _with_sources(made, known)
+
+
+def _with_sources(material: MaterialRecord, known: Sequence[Mapping[str, Any]]) -> MaterialRecord:
+    """Name the structures of a material, with their energies by other methods than its own."""
+    own = {energy.method for energy in material.energies}
+    energies = (*material.energies, *(energy for energy in _energies(known) if energy.method not in own))
+    times = [row["last_updated"] for row in known]
+    if material.last_updated is not None:
+        times.append(material.last_updated)
+    lineage = [material.candidate_id, material.campaign_id, material.round_number, material.model_id]
+    contents = sorted([row["structure_id"], row["content_hash"]] for row in known)
+    by_dft = material.dft_formation_energy_per_atom
+    return replace(
+        material,
+        structure_ids=tuple(sorted(row["structure_id"] for row in known)),
+        sources=tuple(sorted({row["source"] for row in known})),
+        energies=energies,
+        last_updated=max(times),
+        input_hash=digest(
+            [material.material_id, material.fingerprint, contents, list(material.calculation_ids), lineage, by_dft], 32
+        ),
+    )
+
+
+def _energies(known: Iterable[Mapping[str, Any]]) -> tuple[MethodEnergy, ...]:
+    """Return the lowest energy of each method, the method that stands for the crystal first."""
+    lowest: dict[str, MethodEnergy] = {}
+    for row in sorted(known, key=lambda row: str(row["structure_id"])):
+        energy = row.get("formation_energy_per_atom")
+        method = row.get("energy_method") or UNKNOWN
+        if energy is not None and (method not in lowest or energy < lowest[method].formation_energy_per_atom):
+            lowest[method] = MethodEnergy(method, energy, row["structure_id"])
+    return tuple(lowest[method] for method in sorted(lowest, key=preference))
+
+
+def _phonon_verdict(phonon: CalculationRecord | None) -> str:
+    if phonon is None or phonon.status != "completed":
+        return "not computed"
+    stable = "stable" if phonon.result["is_stable"] else "unstable"
+    return f"{stable} (force-field pre-screen)" if phonon.result["is_prescreen"] else stable
+
+
+def _dft_formation_energy(dft: CalculationRecord, references: Mapping[str, float]) -> float | None:
+    """Count a DFT energy from the elemental references of the same protocol, eV/atom; None if one is missing."""
+    energy = _number(dft, "energy_per_atom")
+    if dft.crystal is None or energy is None:
+        return None
+    try:
+        return formation_energy_per_atom(energy, dft.crystal.amounts, references)
+    except CalculatorError:  # a reference is still to come
+        return None
+
+
+def _number(record: CalculationRecord, name: str) -> float | None:
+    value = record.result.get(name)
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,178 @@
+"""structures and materials -> the OPTIMADE view: one entry a crystal, incremental, in constant memory.
+
+An entry is a function of its inputs alone, times of change included: built again it has the same bytes.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from maggma.core import Builder
+from pymongo import DeleteOne, ReplaceOne
+
+from wyloop.stores.builders.lock import building
+from wyloop.stores.builders.optimade_entries import OptimadeInput, input_hash, optimade_entry, optimade_reference
+from wyloop.stores.builders.run import OnProgress, maggma_store, run
+from wyloop.stores.bulk import insert_or_replace
+from wyloop.stores.connection import Store
+from wyloop.stores.failures import translated
+
+CHUNK_SIZE = 1000
+_IDENTITY = {"structures": "structure_id", "materials": "material_id"}
+_OWN_MATERIALS = {"calculation_ids": {"$gt": ""}}  # a crystal known from elsewhere is an entry as structure
+_STATE = {
+    "structures": dict.fromkeys(("structure_id", "content_hash", "fingerprint", "material_id", "last_updated"), 1),
+    "materials": dict.fromkeys(("material_id", "content_hash", "fingerprint", "last_updated"), 1),
+}
+_OF_MATERIAL = {"material_id": 1, "energies": 1, "content_hash": 1, "last_updated": 1}
+
+
+@dataclass(frozen=True)
+class OptimadeCounts:
+    """What a build did: entries written, entries removed since their crystal is gone, entries left alone."""
+
+    n_done: int
+    n_removed: int
+    n_skipped: int
+
+
+@translated
+def build_optimade(
+    store: Store,
+    chemsys: Iterable[str] | None = None,
+    *,
+    full: bool = False,
+    on_progress: OnProgress | None = None,
+    n_processes: int | None = None,
+) -> OptimadeCounts:
+    """Bring the OPTIMADE view up to date.
+
+    Args:
+        store: The database.
+        chemsys: Only crystals of these chemical systems; none: all.
+        full: Make all entries again.
+        on_progress: Told how many entries are done.
+        n_processes: Processes that make entries; none: all cores where there is enough to do, else this one.
+    """
+    with building(store, "optimade") as is_alive:
+        builder = OptimadeBuilder(store, chemsys, full=full)
+
+        def report(n_done: int, n_total: int) -> None:
+            is_alive()
+            if on_progress is not None:
+                on_progress(n_done, n_total)
+
+        run(builder, on_progress=report, process=optimade_entry, n_processes=n_processes)
+        if builder.n_done or builder.n_removed:
+            _build_references(store)
+    return OptimadeCounts(builder.n_done, builder.n_removed, builder.n_skipped)
+
+
+class OptimadeBuilder(Builder):
+    """maggma builder from `structures` and `materials` to `optimade_structures`.
+
+    It walks inputs and view together in the order of their identities, so that memory does not grow with the database.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        chemsys: Iterable[str] | None = None,
+        *,
+        full: bool = False,
+        chunk_size: int = CHUNK_SIZE,
+    ) -> None:
+        self.database = store.database
+        self.full = full
+        self.chemsys = None if chemsys is None else sorted(set(chemsys))
+        self.view = maggma_store(store, "optimade_structures", "entry_id")
+        self.n_done = self.n_removed = self.n_skipped = 0
+        sources = [maggma_store(store, name, key) for name, key in _IDENTITY.items()]
+        super().__init__(list(sources), [self.view], chunk_size)
+
+    def get_items(self) -> Iterator[OptimadeInput]:
+        """Yield the crystals whose entry is missing or made of other inputs, and the entries whose crystal is gone."""
+        if self.chemsys is None and self.view._collection.estimated_document_count() == 0:
+            self.total = self.database["structures"].estimated_document_count()
+        for origin, identity in _IDENTITY.items():
+            own = _OWN_MATERIALS if origin == "materials" else {}
+            if self.chemsys is not None:
+                for start in range(0, len(self.chemsys), self.chunk_size):
+                    within = {"chemsys": {"$in": self.chemsys[start : start + self.chunk_size]}}
+                    rows = list(self.database[origin].find(own | within, _STATE[origin]))
+                    yield from self._changed(origin, rows, within)
+                continue
+            last = ""
+            while True:
+                rows = list(
+                    self.database[origin]
+                    .find(own | {identity: {"$gt": last}}, _STATE[origin])
+                    .sort(identity, 1)
+                    .limit(self.chunk_size)
+                )
+                span = {"$gt": last, "$lte": rows[-1][identity]} if len(rows) == self.chunk_size else {"$gt": last}
+                yield from self._changed(origin, rows, {"entry_id": span})
+                if len(rows) < self.chunk_size:
+                    break
+                last = rows[-1][identity]
+
+    def process_item(self, item: OptimadeInput) -> OptimadeInput | dict[str, Any]:
+        """Make one entry; a pure function, so that other processes can do it."""
+        return optimade_entry(item)
+
+    def update_targets(self, items: list[OptimadeInput | dict[str, Any]]) -> None:
+        """Write a batch of entries and remove others."""
+        gone = [item for item in items if isinstance(item, OptimadeInput)]
+        made = [item for item in items if not isinstance(item, OptimadeInput)]
+        if gone:
+            removals = [DeleteOne({"entry_id": item.entry_id, "origin": item.origin}) for item in gone]
+            self.view._collection.bulk_write(removals, ordered=False)
+        insert_or_replace(self.view._collection, made, "entry_id")
+        self.n_removed += len(gone)
+        self.n_done += len(made)
+
+    def finalize(self) -> None:
+        """Leave the shared client open."""
+
+    def _changed(self, origin: str, rows: list[dict[str, Any]], within: Mapping[str, Any]) -> Iterator[OptimadeInput]:
+        """Yield what is to be done for these inputs and the entries of the same span of identities."""
+        identity = _IDENTITY[origin]
+        materials = self._materials(rows) if origin == "structures" else {}
+        hashes = {row[identity]: input_hash(row, materials.get(row.get("material_id", ""))) for row in rows}
+        found = self.view._collection.find({**within, "origin": origin}, {"_id": 0, "entry_id": 1, "input_hash": 1})
+        built = {row["entry_id"]: row["input_hash"] for row in found}
+        stale = [name for name, wanted in hashes.items() if self.full or built.get(name) != wanted]
+        self.n_skipped += len(hashes) - len(stale)
+        for document in self.database[origin].find({identity: {"$in": stale}}) if stale else ():
+            # what was changed in between is taken as it is, its hash with it
+            material = materials.get(document.get("material_id", "")) if origin == "structures" else None
+            yield OptimadeInput(origin, document[identity], input_hash(document, material), document, material)
+        for name in built.keys() - hashes.keys():
+            yield OptimadeInput(origin, name)
+
+    def _materials(self, structures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        wanted = sorted({row["material_id"] for row in structures if row.get("material_id")})
+        found = self.database["materials"].find({"material_id": {"$in": wanted}}, _OF_MATERIAL) if wanted else ()
+        return {row["material_id"]: row for row in found}
+
+
+def _build_references(store: Store) -> None:
+    """Make one reference of each citation in the view, and remove those that nothing cites any more."""
+    cited = store.database["optimade_structures"].aggregate(
+        [
+            {"$match": {"reference_ids": {"$gt": ""}}},
+            {"$group": {"_id": "$citation", "last_modified": {"$min": "$last_modified"}}},
+        ]
+    )
+    wanted = {row["_id"]: row["last_modified"] for row in cited}
+    collection = store.database["optimade_references"]
+    documents = [optimade_reference(citation, time) for citation, time in sorted(wanted.items())]
+    present = {row["entry_id"]: row for row in collection.find()}
+    changed = [document for document in documents if present.pop(document["entry_id"], None) != document]
+    operations: list[ReplaceOne[dict[str, Any]] | DeleteOne] = [
+        ReplaceOne({"entry_id": document["entry_id"]}, document, upsert=True) for document in changed
+    ]
+    kept = {document["entry_id"] for document in documents}
+    operations += [DeleteOne({"entry_id": name}) for name in present.keys() - kept]
+    if operations:
+        collection.bulk_write(operations, ordered=False)
