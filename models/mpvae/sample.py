@@ -117,7 +117,7 @@ def generate(
         low, high = TEMPERATURE
         temperature = low + (high - low) * float(torch.rand((), generator=generator))
         decoded = network.decoder.decode(latent, limits, temperature=temperature, generator=generator)
-        new = {}
+        new: dict[str, Gene] = {}
         for gene in genes_of(decoded):
             fingerprint = str(gene)  # canonical already
             if fingerprint in found.genes or fingerprint in found.refused or fingerprint in exclude:

@@ -5,6 +5,7 @@
 
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 

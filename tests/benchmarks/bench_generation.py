@@ -54,6 +54,9 @@ BATCH = 1024
 SECONDS_OF_SPEED = 15
 
 
+WORK = Path(tempfile.gettempdir()) / "wyloop-bench"
+
+
 def main() -> None:
     """Parse, run the parts, print JSON, write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
