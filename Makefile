@@ -36,6 +36,9 @@ format: setup ## format and mend what ruff can
 test: check ## everything: checks, then the tests with coverage on real MongoDB, LaunchPad, Prefect, CHGNet and GPAW
 	$(VENV)/bin/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
 
-bench: setup ## measure start-up of the command line, and a CSV of 7 140 crystals to encoded documents
+bench: setup ## measure start-up, ingest, genes, generation, and the database at 10 000 crystals (20 minutes)
 	$(VENV)/bin/python tests/benchmarks/bench_help.py
 	$(VENV)/bin/python tests/benchmarks/bench_ingest.py
+	$(VENV)/bin/python tests/benchmarks/bench_genes.py --realize --speed
+	$(VENV)/bin/python tests/benchmarks/bench_generation.py --seeds 0
+	$(VENV)/bin/python tests/benchmarks/bench_scale.py --size 10000

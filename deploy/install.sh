@@ -16,6 +16,7 @@ missing=()
 header=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h
 [ -e "$header" ] || missing+=(python3-dev)
 command -v g++ >/dev/null || missing+=(g++)
+command -v openssl >/dev/null || missing+=(openssl) # the tests of TLS make certificates
 [ -e /usr/include/xc.h ] || missing+=(libxc-dev)
 [ -e /usr/include/x86_64-linux-gnu/openblas-pthread/cblas.h ] || [ -e /usr/include/cblas.h ] || missing+=(libopenblas-dev)
 # The embedded mongod links these.

@@ -25,7 +25,7 @@ class NetworkConfig(BaseModel):
     head_width: int = Field(default=256, ge=8)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """In the experts and the heads."""
-    n_prior_components: int = Field(default=4096, ge=1)
+    n_prior_components: int = Field(default=8192, ge=1)
     """Kernels that describe the latent vectors of the training rows, each around one of them."""
     extra_properties: tuple[str, ...] = ()
     """Further numeric properties to learn, by field name, each in its own unit."""
