@@ -70,8 +70,9 @@ def test_another_port_takes_the_replica_set_along(folder: Path) -> None:
 
 def test_a_stale_state_file_is_recognised(folder: Path) -> None:
     first = start_mongod(folder)
+    process = psutil.Process(first.pid)
     os.kill(first.pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(first.pid)], timeout=10)
+    psutil.wait_procs([process], timeout=10)
     path = folder / "services" / "mongod.json"
     # the pid now belongs to somebody else: this test
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": os.getpid()}))
