@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from wyloop.models.errors import ModelError
 from wyloop.models.mpvae.config import NetworkConfig
 from wyloop.models.mpvae.network import MPVAE
 
+Network = TypeVar("Network", bound=nn.Module)
 FORMAT = "wyloop-mpvae"
 FORMAT_VERSION = 2
 SHIPPED = Path(__file__).parent / "weights" / "mpvae.safetensors"
@@ -40,13 +41,7 @@ class Checkpoint:
         Raises:
             ModelError: The weights do not fit the sizes.
         """
-        network = new_network(self.config)
-        try:
-            network.load_state_dict(dict(self.weights))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"weights do not fit their config ({reason}); train the model again") from error
-        return network.eval()
+        return with_weights(new_network(self.config), self.weights)
 
     def to_bytes(self) -> bytes:
         """Write weights, config and card as safetensors; the same checkpoint gives the same bytes."""
@@ -122,6 +117,20 @@ def new_network(config: NetworkConfig, seed: int = 0) -> MPVAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MPVAE(config)
+
+
+def with_weights(network: Network, weights: Mapping[str, Tensor]) -> Network:
+    """Give a network its weights, and return it in evaluation mode.
+
+    Raises:
+        ModelError: The weights do not fit the sizes.
+    """
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"weights do not fit their config ({reason}); train the model again") from error
+    return network.eval()
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -124,19 +124,18 @@ class _EpochData:
 class _Objective(nn.Module):
     """The training loss as a module, so that Fabric can run it on any device and in several processes."""
 
-    def __init__(self, network: MPVAE, config: TrainingConfig) -> None:
+    def __init__(self, network: MPVAE, config: TrainingConfig, trained: list[nn.Parameter]) -> None:
         super().__init__()
         self.network, self.config = network, config
-        self.parts = _parts(network, config)
-        self.anchor = [p.detach().clone() for part in self.parts for p in part] if config.anchor_weight else []
+        self.trained = list(trained)
+        self.anchor = [p.detach().clone() for p in trained] if config.anchor_weight else []
 
     def forward(self, shown: Batch, target: Batch, labels: Tensor, noise: Tensor) -> Tensor:
         """Return the total loss and, to be reported, reconstruction, KL and properties; shape (4,)."""
         terms = losses(self.network, shown, target, labels, noise, self.config)
         total = terms.total
         if self.anchor:
-            trained = [p for part in self.parts for p in part]
-            moved = [(p - start).square().sum() for p, start in zip(trained, self.anchor, strict=True)]
+            moved = [(p - start).square().sum() for p, start in zip(self.trained, self.anchor, strict=True)]
             total = total + self.config.anchor_weight * torch.stack(moved).sum()
         return torch.stack([total, terms.reconstruction, terms.kl, terms.properties])
 
@@ -161,8 +160,10 @@ class _Run:
         self.parts = _parts(network, config)
         for parameter in network.parameters():
             parameter.requires_grad_(False)
-        trained = [parameter.requires_grad_() for part in self.parts for parameter in part]
-        objective = _Objective(network, config)
+        trained = [parameter for part in self.parts for parameter in part]
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        objective = _Objective(network, config, trained)
         optimiser = torch.optim.AdamW(
             trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
         )

@@ -94,75 +94,38 @@ def ingest_csv(
     _run(run, report, as_json=as_json)
 
 
-@app.command("cif")
-def ingest_cif(
-    paths: PathsArgument, source: SourceOption = None, report: ReportOption = None, as_json: JsonOption = False
-) -> None:
-    """Ingest CIF files and encode their crystals."""
-    _ingest_files(paths, "cif", source, "", "", report, as_json=as_json)
+def _add_command(kind: str, text: str, *, has_labels: bool) -> None:
+    """Add the command for files of one kind; only some kinds hold labels whose method can be told."""
+
+    def with_labels(
+        paths: PathsArgument,
+        source: SourceOption = None,
+        energy_method: EnergyOption = "mp-pbe",
+        gap_method: GapOption = "pbe",
+        report: ReportOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        _ingest_files(paths, kind, source, energy_method, gap_method, report, as_json=as_json)
+
+    def plain(
+        paths: PathsArgument, source: SourceOption = None, report: ReportOption = None, as_json: JsonOption = False
+    ) -> None:
+        _ingest_files(paths, kind, source, "", "", report, as_json=as_json)
+
+    app.command(kind, help=text)(with_labels if has_labels else plain)
 
 
-@app.command("poscar")
-def ingest_poscar(
-    paths: PathsArgument, source: SourceOption = None, report: ReportOption = None, as_json: JsonOption = False
-) -> None:
-    """Ingest POSCAR and CONTCAR files."""
-    _ingest_files(paths, "poscar", source, "", "", report, as_json=as_json)
-
-
-@app.command("extxyz")
-def ingest_extxyz(
-    paths: PathsArgument,
-    source: SourceOption = None,
-    energy_method: EnergyOption = "mp-pbe",
-    gap_method: GapOption = "pbe",
-    report: ReportOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Ingest extended XYZ files, every frame; labels are in its comment line."""
-    _ingest_files(paths, "extxyz", source, energy_method, gap_method, report, as_json=as_json)
-
-
-@app.command("json")
-def ingest_json(
-    paths: PathsArgument,
-    source: SourceOption = None,
-    energy_method: EnergyOption = "mp-pbe",
-    gap_method: GapOption = "pbe",
-    report: ReportOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Ingest JSON of pymatgen, ASE, JARVIS, matbench or OPTIMADE."""
-    _ingest_files(paths, "json", source, energy_method, gap_method, report, as_json=as_json)
-
-
-@app.command("ase")
-def ingest_ase(
-    paths: PathsArgument,
-    source: SourceOption = None,
-    energy_method: EnergyOption = "mp-pbe",
-    gap_method: GapOption = "pbe",
-    report: ReportOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Ingest SQLite databases of ASE (.db)."""
-    _ingest_files(paths, "ase", source, energy_method, gap_method, report, as_json=as_json)
-
-
-@app.command("vasp")
-def ingest_vasp(
-    paths: PathsArgument, source: SourceOption = None, report: ReportOption = None, as_json: JsonOption = False
-) -> None:
-    """Ingest finished VASP folders by their vasprun.xml; unconverged ones are refused."""
-    _ingest_files(paths, "vasp", source, "", "", report, as_json=as_json)
-
-
-@app.command("gpaw")
-def ingest_gpaw(
-    paths: PathsArgument, source: SourceOption = None, report: ReportOption = None, as_json: JsonOption = False
-) -> None:
-    """Ingest finished GPAW calculations: .gpw files, or text logs where there is none."""
-    _ingest_files(paths, "gpaw", source, "", "", report, as_json=as_json)
+_add_command("cif", "Ingest CIF files and encode their crystals.", has_labels=False)
+_add_command("poscar", "Ingest POSCAR and CONTCAR files.", has_labels=False)
+_add_command("extxyz", "Ingest extended XYZ files, every frame; labels are in its comment line.", has_labels=True)
+_add_command("json", "Ingest JSON of pymatgen, ASE, JARVIS, matbench or OPTIMADE.", has_labels=True)
+_add_command("ase", "Ingest SQLite databases of ASE (.db).", has_labels=True)
+_add_command(
+    "vasp", "Ingest finished VASP folders by their vasprun.xml; unconverged ones are refused.", has_labels=False
+)
+_add_command(
+    "gpaw", "Ingest finished GPAW calculations: .gpw files, or text logs where there is none.", has_labels=False
+)
 
 
 @app.command("optimade")

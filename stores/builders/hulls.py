@@ -27,7 +27,7 @@ from wyloop.stores.builders.hull_documents import (
     hulls_of,
     stable_phases,
 )
-from wyloop.stores.builders.lock import building
+from wyloop.stores.builders.lock import building, with_sign_of_life
 from wyloop.stores.builders.run import BuildCounts, OnProgress, batches, maggma_store, run
 from wyloop.stores.bulk import insert_new
 from wyloop.stores.connection import Store
@@ -114,15 +114,9 @@ def build_hulls(
     """
     with building(store, "hulls") as is_alive:
         builder = HullBuilder(store, chemsys, full=full)
-
-        def report(n_done: int, n_total: int) -> None:
-            is_alive()
-            if on_progress is not None:
-                on_progress(n_done, n_total)
-
         run(
             builder,
-            on_progress=report,
+            on_progress=with_sign_of_life(is_alive, on_progress),
             process=hulls_of,
             n_processes=n_processes,
             parallel_from=PARALLEL_FROM,

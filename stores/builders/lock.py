@@ -49,6 +49,19 @@ def building(store: Store, name: str) -> Iterator[Callable[[], None]]:
         locks.delete_one({"_id": name, "owner": owner})
 
 
+def with_sign_of_life(
+    is_alive: Callable[[], None], on_progress: Callable[[int, int], None] | None
+) -> Callable[[int, int], None]:
+    """Return what a builder reports its progress to: the lock, and whoever else wants to know."""
+
+    def report(n_done: int, n_total: int) -> None:
+        is_alive()
+        if on_progress is not None:
+            on_progress(n_done, n_total)
+
+    return report
+
+
 def _take(store: Store, name: str, owner: str) -> bool:
     locks = store.database["locks"]
     held = locks.find_one({"_id": name})

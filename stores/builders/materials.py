@@ -8,7 +8,7 @@ from maggma.core import Builder
 from pymongo import DeleteOne, UpdateOne
 
 from wyloop.stores.builders.assemble import GeneInputs, Owner, best_of_kind, documents_of, is_usable, reference_ids
-from wyloop.stores.builders.lock import building
+from wyloop.stores.builders.lock import building, with_sign_of_life
 from wyloop.stores.builders.run import BuildCounts, OnProgress, batches, maggma_store, run
 from wyloop.stores.bulk import insert_or_replace
 from wyloop.stores.calculations import CalculationRecord, of_ids, of_subjects
@@ -62,13 +62,13 @@ def build_materials(
     """
     with building(store, "materials") as is_alive:
         builder = MaterialBuilder(store, fingerprints, full=full)
-
-        def report(n_done: int, n_total: int) -> None:
-            is_alive()
-            if on_progress is not None:
-                on_progress(n_done, n_total)
-
-        run(builder, on_progress=report, process=documents_of, n_processes=n_processes, parallel_from=PARALLEL_FROM)
+        run(
+            builder,
+            on_progress=with_sign_of_life(is_alive, on_progress),
+            process=documents_of,
+            n_processes=n_processes,
+            parallel_from=PARALLEL_FROM,
+        )
     n_materials = store.database["materials"].estimated_document_count()
     return BuildCounts(builder.n_done, 0, max(0, n_materials - builder.n_written))
 

@@ -10,7 +10,7 @@ from typing import Any
 from maggma.core import Builder
 from pymongo import DeleteOne, ReplaceOne
 
-from wyloop.stores.builders.lock import building
+from wyloop.stores.builders.lock import building, with_sign_of_life
 from wyloop.stores.builders.optimade_entries import OptimadeInput, input_hash, optimade_entry, optimade_reference
 from wyloop.stores.builders.run import OnProgress, maggma_store, run
 from wyloop.stores.bulk import insert_or_replace
@@ -56,13 +56,12 @@ def build_optimade(
     """
     with building(store, "optimade") as is_alive:
         builder = OptimadeBuilder(store, chemsys, full=full)
-
-        def report(n_done: int, n_total: int) -> None:
-            is_alive()
-            if on_progress is not None:
-                on_progress(n_done, n_total)
-
-        run(builder, on_progress=report, process=optimade_entry, n_processes=n_processes)
+        run(
+            builder,
+            on_progress=with_sign_of_life(is_alive, on_progress),
+            process=optimade_entry,
+            n_processes=n_processes,
+        )
         if builder.n_done or builder.n_removed:
             _build_references(store)
     return OptimadeCounts(builder.n_done, builder.n_removed, builder.n_skipped)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from wyloop.models.errors import ModelError
+from wyloop.models.mpvae.checkpoint import with_weights, write_whole
 from wyloop.models.mpvae.data import GAP_FLOOR, TrainingRow
 from wyloop.models.mpvae.published.config import PublishedConfig
 from wyloop.models.mpvae.published.encoding import (
@@ -69,12 +70,7 @@ class PublishedModel:
         """
         with torch.random.fork_rng(devices=[]):
             network = PublishedVAE(self.config)
-        try:
-            network.load_state_dict(dict(self.weights))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"weights do not fit their config ({reason}); train the model again") from error
-        return network.eval()
+        return with_weights(network, self.weights)
 
     def save(self, path: Path) -> None:
         """Write to a safetensors file, whole or not at all."""
@@ -83,10 +79,7 @@ class PublishedModel:
             "config": self.config.model_dump_json(),
             "card": json.dumps(self.card, sort_keys=True),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        save_file({name: tensor.contiguous() for name, tensor in self.weights.items()}, partial, metadata)
-        partial.replace(path)
+        write_whole(path, tensors_to_bytes({name: x.contiguous() for name, x in self.weights.items()}, metadata))
 
     @classmethod
     def load(cls, path: Path) -> "PublishedModel":
