@@ -6,7 +6,6 @@ from typing import Any
 
 from wyloop.models.mpvae.aim import probability_of_target
 from wyloop.models.mpvae.checkpoint import Checkpoint
-from wyloop.models.mpvae.opinion import second_opinion
 from wyloop.models.mpvae.predict import Prediction, predict
 from wyloop.models.mpvae.sample import MAX_ATOMS, generate
 from wyloop.models.screening.funnel import ScreeningPolicy, is_accepted, screen
@@ -73,6 +72,7 @@ def propose(
     Raises:
         TargetError: No gene can meet the target.
     """
+    policy = ScreeningPolicy.model_validate({"max_nsites": max_atoms})
     genes = generate(
         checkpoint,
         target,
@@ -80,11 +80,10 @@ def propose(
         seed=seed,
         exclude=exclude,
         max_atoms=max_atoms,
-        second_opinion=second_opinion,
+        accept=policy.composition_wish(),
         on_progress=on_progress,
     )
     predictions = predict(checkpoint, genes)
-    policy = ScreeningPolicy.model_validate({"max_nsites": max_atoms})
     known = {encode(entry.crystal).fingerprint for entry in starter_set()}
     phases = [
         Entry(entry.crystal.amounts, entry.formation_energy_per_atom, entry.structure_id) for entry in starter_set()

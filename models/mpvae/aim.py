@@ -13,7 +13,6 @@ from torch.nn.functional import relu
 from wyloop.models.errors import TargetError
 from wyloop.models.mpvae.grammar import Limits
 from wyloop.models.mpvae.network import MPVAE
-from wyloop.models.mpvae.opinion import Opinion
 from wyloop.models.mpvae.predict import Prediction, property_arrays
 from wyloop.models.mpvae.vocabulary import element_ids
 from wyloop.models.targets import Condition, Target
@@ -23,7 +22,7 @@ SCALES = {"formation_energy_per_atom": 0.5, "band_gap": 0.5, "volume_per_atom": 
 """Distances outside a range count in these units: eV/atom, eV, Å^3."""
 MARGIN = 0.15  # of a scale: the search aims inside the range
 CLEAR_GAP = 0.05  # eV; a target from here on wants no metal, one below wants metals
-MAX_ELEMENTS = 4
+MAX_ELEMENTS = 3  # unless the target or references say otherwise: compounds whose gaps the shipped model has seen
 DEFAULT_MIN_ELEMENTS = 2
 VOLUME_ERROR = 0.05  # typical relative error of a predicted volume
 MIN_STD = 1e-6
@@ -131,21 +130,6 @@ class Belief:
         size = np.where(has_size, gap, gap_std / np.sqrt(open_share * (0.25 + metal)))
         variance = np.where(has_size, gap_std**2 / open_share - metal * size**2, (0.5 * size) ** 2)
         return cls(energy, energy_std, size, np.sqrt(np.maximum(variance, MIN_STD)), metal, volume)
-
-    def take(self, rows: NDArray[np.int64]) -> "Belief":
-        """Return some of the genes."""
-        return Belief(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
-
-    def joined(self, other: Opinion) -> "Belief":
-        """Average with another opinion of equal weight; where the two differ, the uncertainty grows."""
-        return Belief(
-            (self.formation_energy + other.formation_energy) / 2,
-            np.hypot(self.formation_energy_std, (self.formation_energy - other.formation_energy) / 2),
-            (self.gap_size + other.gap_size) / 2,
-            np.hypot(self.gap_size_std, (self.gap_size - other.gap_size) / 2),
-            (self.metal_probability + other.metal_probability) / 2,
-            self.volume_per_atom,
-        )
 
 
 def probability_of_target(target: Target, prediction: Prediction) -> float:

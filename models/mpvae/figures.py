@@ -19,7 +19,6 @@ from wyloop.models.mpvae.checkpoint import Checkpoint
 from wyloop.models.mpvae.data import TrainingRow, gene_arrays, genes_of
 from wyloop.models.mpvae.evaluate import sample_prior
 from wyloop.models.mpvae.grammar import Limits
-from wyloop.models.mpvae.opinion import GiveOpinion
 from wyloop.models.mpvae.predict import as_numpy, latent_vectors, predict
 from wyloop.models.mpvae.sample import MAX_ATOMS, generate
 from wyloop.models.targets import Target
@@ -60,7 +59,6 @@ def draw_figures(
     *,
     n: int = 1000,
     seed: int = 0,
-    second_opinion: GiveOpinion | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write the figures as PNG and SVG.
@@ -71,7 +69,6 @@ def draw_figures(
         folder: Made if it is missing.
         n: Genes of each condition, and unconditional ones.
         seed: The same seed gives the same figures.
-        second_opinion: As `generate` takes it.
         on_progress: Told the parts done and their number.
 
     Returns:
@@ -94,7 +91,7 @@ def draw_figures(
     parts.append(_predicted(checkpoint, unconditional(checkpoint, n, seed)))
     report(1, n_steps)
     for number, texts in enumerate(CONDITIONS):
-        genes = generate(checkpoint, Target.parse(texts), n, seed=seed, second_opinion=second_opinion)
+        genes = generate(checkpoint, Target.parse(texts), n, seed=seed)
         parts.append(_predicted(checkpoint, genes))
         report(number + 2, n_steps)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Every screen on every candidate: all verdicts are kept, the policy says which of them bind."""
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -81,6 +81,12 @@ class ScreeningPolicy(BaseModel):
     synthesizability_threshold: float = Field(default=THRESHOLD, ge=0, le=1)
     hull_cutoff: float = STABILITY_CUTOFF
     """Largest predicted distance to the hull, eV/atom."""
+
+    def composition_wish(self) -> Callable[[Gene], bool] | None:
+        """Return what a generator can ask of a gene before any prediction: neutrality, if it binds."""
+        if "charge_neutrality" not in self.binding:
+            return None
+        return lambda gene: charge_neutrality(gene.amounts, allow_mixed_valence=self.allow_mixed_valence).passed
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,13 +254,12 @@ def figures(
 
     from wyloop.models.mpvae.checkpoint import Checkpoint, load_shipped
     from wyloop.models.mpvae.figures import draw_figures
-    from wyloop.models.mpvae.opinion import second_opinion
 
     torch.set_num_threads(1)
     rows = _rows_of_file(data) if data is not None else _rows_of_database()
     checkpoint = Checkpoint.load(weights) if weights else load_shipped()
     with progress("drawing") as move:
-        written = draw_figures(checkpoint, rows, out, n=n, seed=seed, second_opinion=second_opinion, on_progress=move)
+        written = draw_figures(checkpoint, rows, out, n=n, seed=seed, on_progress=move)
     if as_json:
         print_json({"files": [str(path) for path in written], "n_rows": len(rows)})
     else:

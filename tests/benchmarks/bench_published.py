@@ -1,9 +1,10 @@
 """Train the published configuration on the train file, report on the test file, and sample with its own sampler.
 
-`python tests/benchmarks/bench_published.py [--steps N] [--out FOLDER]`: augmentation and transfer on; half of the steps
-pre-train on formation energy, half train both properties, once on the rows with a gap (as the paper) and once on all.
-Genes for the three conditions and unconditional ones go to FOLDER/*.jsonl, figures to FOLDER/published.json. A model
-already in FOLDER with the same settings is not trained again. The test file is only reported on.
+`python tests/benchmarks/bench_published.py [--steps N] [--out FOLDER] [--write]`: augmentation and transfer on; half of
+the steps pre-train on formation energy, half train both properties, once on the rows with a gap (as the paper) and once
+on all. Genes for the three conditions and unconditional ones go to FOLDER/*.jsonl, figures to FOLDER/published.json. A
+model already in FOLDER with the same settings is not trained again. The test file is only reported on. With --write the
+figures go into docs/benchmarks/published.md, beside those of the shipped model, which are measured in the same run.
 """
 
 import argparse
@@ -21,7 +22,9 @@ import torch
 from gene_rows import read_rows
 from judge import Judge, hits
 
+from wyloop.models.mpvae.checkpoint import load_shipped
 from wyloop.models.mpvae.data import GAP_FLOOR, TrainingRow
+from wyloop.models.mpvae.evaluate import evaluate
 from wyloop.models.mpvae.perturb import on_target
 from wyloop.models.mpvae.published.config import PublishedConfig
 from wyloop.models.mpvae.published.encoding import augmented, fault_shares, is_encodable
@@ -38,7 +41,9 @@ from wyloop.models.screening.charge import charge_neutrality
 from wyloop.models.targets import Target
 from wyloop.models.wyckoff.gene import Gene, canonical
 
-DATA = Path(os.environ.get("WYLOOP_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("WYLOOP_DATA", ROOT.parent / "shared" / "data"))
+PAGE = ROOT / "docs" / "benchmarks" / "published.md"
 TARGETS = {
     "condition_1": "1.0 <= band_gap <= 2.0 and formation_energy_per_atom < -1.5 and space_group_number >= 195",
     "condition_2": "3.5 <= band_gap <= 4.5 and formation_energy_per_atom < -2.5 and space_group_number >= 143",
@@ -58,6 +63,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="rows of the second half")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -72,7 +78,11 @@ def main() -> None:
         print(name, json.dumps(report["test"][name]), flush=True)
     sampler = models[arguments.tasks[0]]
     report |= conditional(sampler, rows, test, arguments.out) | unconditional(sampler, rows, arguments.out)
+    shipped = load_shipped()
+    report["shipped"] = {"all_rows": evaluate(shipped, test), "rows_with_gap": evaluate(shipped, having_gaps(test))}
     (arguments.out / "published.json").write_text(json.dumps(report, indent=2) + "\n")
+    if arguments.write:
+        PAGE.write_text(page(report))
 
 
 def conditional(
@@ -148,7 +158,7 @@ def kept(name: str, config: PublishedConfig, folder: Path) -> PublishedModel | N
 
 def measured(model: PublishedModel, test: Sequence[TrainingRow], seed: int) -> dict[str, Any]:
     """Evaluate on all test rows and on those with a gap, and name what is wrong with the genes that don't come back."""
-    with_gap = [row for row in test if row.labels.get("band_gap", 0.0) >= GAP_FLOOR]
+    with_gap = having_gaps(test)
     back = reconstruct(model, [row.gene for row in test])
     figures = {"all_rows": rounded(evaluate_published(model, test, seed=seed))}
     if with_gap:
@@ -157,6 +167,11 @@ def measured(model: PublishedModel, test: Sequence[TrainingRow], seed: int) -> d
         "faults_of_reconstructions": rounded(fault_shares(back)),
         "wall_time_s": model.card["wall_time_s"],
     }
+
+
+def having_gaps(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """Return the rows with a band gap."""
+    return [row for row in rows if row.labels.get("band_gap", 0.0) >= GAP_FLOOR]
 
 
 def without_gaps(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
@@ -197,6 +212,74 @@ def sample(
         "decode_and_check_s": round(decode_s, 2),
         "seconds": round(seconds, 2),
     }
+
+
+COLUMNS = {
+    "formation_energy_mae": ("formation energy MAE, eV/atom", 1, 3),
+    "band_gap_mae": ("band gap MAE, eV", 1, 3),
+    "exact_reconstruction": ("exact reconstruction, %", 100, 1),
+    "space_group_reconstruction": ("space group, %", 100, 1),
+}
+SAMPLES = {
+    "valid_share": ("valid, %", 100, 1),
+    "valid_share_if_foreign_letters_are_dropped": ("valid if foreign letters are dropped, %", 100, 1),
+    "unique_share_of_valid": ("unique of valid, %", 100, 1),
+    "novel_share_of_unique": ("novel of unique, %", 100, 1),
+    "neutral_share_of_unique": ("neutral of unique, %", 100, 1),
+    "own_hit_share": ("on target by its own head, %", 100, 1),
+    "judged_hit_share": ("judged hits of distinct valid genes, %", 100, 1),
+    "n_hits": ("hits", 1, 0),
+    "distinct_genes_per_s": ("distinct genes/s", 1, 0),
+}
+
+
+def page(report: dict[str, Any]) -> str:
+    """Write the figures as Markdown."""
+    test = report["test"]
+    models = {
+        "pretrained": "published, formation energy alone",
+        "with_gap": "published, both properties of rows with a gap (the paper's)",
+        "all": "published, both properties of all rows",
+    }
+    measurements = {title: test[name] for name, title in models.items() if name in test}
+    measurements["the shipped model"] = report["shipped"]
+    lines = [
+        "# The published configuration, on the same split",
+        "",
+        f"Written by `python tests/benchmarks/bench_published.py --steps {report['steps']} --write` "
+        f"({report['machine']}). The architecture, losses and settings of the paper (`wyloop.models.mpvae.published`), "
+        f"{report['steps']} optimiser steps of {report['batch_size']} rows, half of them pre-training. The original "
+        "code, run on ternaries alone, reconstructs 58.8 % of those with a gap exactly and misses formation energies "
+        "by 0.109 eV/atom and gaps by 0.567 eV; the test file here holds binaries and ternaries, metals too.",
+        "",
+    ]
+    for rows, title in (("all_rows", "All test rows"), ("rows_with_gap", "Test rows with a gap")):
+        found = {name: figures[rows] for name, figures in measurements.items() if rows in figures}
+        lines += [f"## {title}", "", *table(found, COLUMNS), ""]
+    targets = {name.replace("_", " "): report[name] for name in (*TARGETS, "unconditional")}
+    lines += [
+        "## Its sampler",
+        "",
+        "Known crystals on target, encoded, 20 copies each with noise, decoded; unconditional: 500 crystals drawn from "
+        "the train file. The judge is that of [the generation benchmark](generation.md), where our sampler's figures "
+        "stand.",
+        "",
+        *table(targets, SAMPLES),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def table(found: dict[str, dict[str, Any]], columns: dict[str, tuple[str, int, int]]) -> list[str]:
+    """Return the rows of a Markdown table; a dash where a figure does not exist."""
+    lines = [f"| | {' | '.join(title for title, _, _ in columns.values())} |", "| --- " * (1 + len(columns)) + "|"]
+    for name, figures in found.items():
+        entries = [
+            "-" if figures.get(key) is None else f"{figures[key] * factor:.{digits}f}"
+            for key, (_, factor, digits) in columns.items()
+        ]
+        lines.append(f"| {name} | {' | '.join(entries)} |")
+    return lines
 
 
 def line(gene: Gene, predictions: dict[str, float]) -> dict[str, Any]:

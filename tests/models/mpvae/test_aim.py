@@ -1,10 +1,8 @@
 import math
 
-import numpy as np
 import pytest
 
-from wyloop.models.mpvae.aim import Belief, probabilities_of_target, probability_of_target
-from wyloop.models.mpvae.opinion import Opinion
+from wyloop.models.mpvae.aim import probability_of_target
 from wyloop.models.mpvae.predict import Prediction
 from wyloop.models.targets import Target
 
@@ -51,13 +49,3 @@ def test_a_metal_keeps_some_chance_of_a_gap() -> None:
     assert probability("1.0 <= band_gap <= 2.0", metal) == pytest.approx(
         0.4 * (1 - math.exp(-0.5 / (0.75 / 2**0.5))), rel=0.01
     )
-
-
-def test_two_opinions_that_differ_are_less_certain() -> None:
-    target = Target.parse(["1.0 <= band_gap <= 2.0"])
-    belief = Belief.of([prediction(), prediction()])
-    other = Opinion(np.array([-2.0, -2.0]), np.array([0.1, 0.1]), np.array([1.5, 3.5]))
-    agreed, differing = probabilities_of_target(target, belief.joined(other))
-    assert agreed == pytest.approx(probability_of_target(target, prediction()))
-    assert differing < 0.5 * agreed
-    assert belief.joined(other).take(np.array([1])).gap_size == pytest.approx([2.5])

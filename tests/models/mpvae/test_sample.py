@@ -1,14 +1,14 @@
-from collections.abc import Sequence
-
-import numpy as np
 import pytest
+import torch
 
 from wyloop.models.errors import TargetError
+from wyloop.models.mpvae.aim import latent_miss, limits_of
 from wyloop.models.mpvae.checkpoint import Checkpoint
 from wyloop.models.mpvae.data import TrainingRow
-from wyloop.models.mpvae.opinion import Opinion
+from wyloop.models.mpvae.grammar import Limits
 from wyloop.models.mpvae.predict import predict
-from wyloop.models.mpvae.sample import MIN_OF_FAMILY, _spread, generate
+from wyloop.models.mpvae.sample import MIN_OF_FAMILY, _kernel_weights, _optimised, _spread, generate
+from wyloop.models.mpvae.vocabulary import element_ids
 from wyloop.models.targets import Target
 from wyloop.models.wyckoff.gene import Gene, canonical
 
@@ -113,18 +113,28 @@ def test_impossible_targets_are_one_clear_error(tiny: Checkpoint) -> None:
         generate(tiny, Target.parse(["elements has Og"]), 5, seed=0)
 
 
-def test_a_second_opinion_ranks_the_genes(tiny: Checkpoint) -> None:
-    """Trees that take all but oxides for metals put the oxides first; the seed still decides the genes."""
-    target = Target.parse(["1.0 < band_gap < 6.0", "formation_energy_per_atom < -1.0"])
+def test_elements_of_the_target_guide_the_prior(tiny: Checkpoint) -> None:
+    """Kernels of the prior whose own crystals hold the wanted elements weigh more than others equally on target."""
+    network = tiny.network
+    limits = limits_of(Target.parse(["elements has O"]), 24)
+    plain = _kernel_weights(network, Target.parse(["nelements >= 2"]), limits_of(Target.parse(["nelements >= 2"]), 24))
+    guided = _kernel_weights(network, Target.parse(["elements has O"]), limits)
+    decoded = network.decoder.decode(network.prior_mean, Limits(max_atoms=24)).element
+    has_oxygen = torch.from_numpy((decoded == element_ids()["O"]).any(axis=1))
+    assert has_oxygen.any()
+    assert not has_oxygen.all()
+    share = float(plain[has_oxygen].sum() / plain.sum())
+    assert float(guided[has_oxygen].sum() / guided.sum()) > min(1.5 * share, (1 + share) / 2)
 
-    def oxides_only(genes: Sequence[Gene]) -> Opinion:
-        metal = np.array([0.0 if "O" in gene.elements else 1.0 for gene in genes])
-        return Opinion(np.full(len(genes), -3.0), metal, np.full(len(genes), 3.5))
 
-    plain = generate(tiny, target, 30, seed=1)
-    ranked = generate(tiny, target, 30, seed=1, second_opinion=oxides_only)
-    assert sum("O" in gene.elements for gene in ranked[:15]) > sum("O" in gene.elements for gene in plain[:15])
-    assert ranked == generate(tiny, target, 30, seed=1, second_opinion=oxides_only)
+def test_latent_optimisation_moves_the_latent_head_towards_the_target(tiny: Checkpoint) -> None:
+    target = Target.parse(["formation_energy_per_atom < -3.0"])
+    limits = limits_of(target, 24)
+    possible = tiny.network.decoder.grammar.space_group_mask(limits)
+    start = torch.randn(50, tiny.config.latent_dim, generator=torch.Generator().manual_seed(0))
+    moved = _optimised(tiny.network, target, limits, start, 12)
+    before, after = (latent_miss(tiny.network, target, possible, latent).mean() for latent in (start, moved))
+    assert after < before
 
 
 def test_no_family_fills_the_list() -> None:
