@@ -47,3 +47,11 @@ class ServiceError(WyloopError):
 
 class CampaignError(WyloopError):
     """A campaign that does not exist or can't do what was asked in its state."""
+
+
+class LeaseLostError(CampaignError):
+    """A process that no longer holds a campaign's lease tried to write for it; whoever holds it goes on."""
+
+
+class BudgetError(CampaignError):
+    """A campaign's budget does not allow another job."""

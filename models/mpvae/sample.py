@@ -97,8 +97,7 @@ def generate(
         exclude: Fingerprints that must not come back, or who is asked for those among the ones just decoded.
         accept: A further wish, such as charge neutrality; genes it refuses come last, after near misses.
         max_atoms: Most atoms in the primitive cell.
-        n_steps: Steps of latent optimisation towards the target before decoding. Measured to hurt: the search finds the
-            weak spots of the latent head, so genes move away from what the model knows.
+        n_steps: Steps of latent optimisation towards the target before decoding; measured no better than none.
         on_progress: Called after each round with a share of `n`, and `n`.
 
     Raises:

@@ -122,7 +122,7 @@ class _CHGNet(Calculator):  # type: ignore[misc]  # ASE is only partly typed
     ) -> None:
         """Calculate energy (eV), forces (eV/Å) and stress (eV/Å^3)."""
         super().calculate(atoms, properties, system_changes)
-        model = _chgnet_model()
+        model = chgnet_model()
         with warnings.catch_warnings():
             # torch 2.13 warns of how chgnet 0.4.2 makes the volume a scalar, which it needs no gradient of.
             warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad", category=UserWarning)
@@ -135,7 +135,8 @@ class _CHGNet(Calculator):  # type: ignore[misc]  # ASE is only partly typed
 
 
 @cache
-def _chgnet_model() -> "CHGNet":
+def chgnet_model() -> "CHGNet":
+    """Return CHGNet's network, loaded once a process."""
     # chgnet takes seconds to import, and prints.
     from chgnet.model.model import CHGNet
 

@@ -1,32 +1,26 @@
 """Density functional theory with GPAW: PBE, plane waves; relaxation, energy and band gap of small cells.
 
-GPAW of this Python environment runs in this process, Debian's (`gpaw python`) as another one; gpaw_runner.py holds
-what both run.
+The settings here are light and the same for every crystal, so that energies make one hull; statics.py converges gaps.
 """
 
-import json
-import os
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
-from threadpoolctl import threadpool_limits
 
 from wyloop.models.crystal import Crystal
-from wyloop.models.errors import CalculatorError
 from wyloop.models.physics.calculators import CHGNET_ELEMENTS, UnsupportedElementsError
+from wyloop.models.physics.failures import Solver
+from wyloop.models.physics.gpaw_process import GPAWInstallation as GPAWInstallation
+from wyloop.models.physics.gpaw_process import find_gpaw as find_gpaw
+from wyloop.models.physics.gpaw_process import run_gpaw
 from wyloop.models.physics.references import elemental_crystal
 from wyloop.models.wyckoff.encode import standardize
 
-REMEDY = "install it with `pip install gpaw gpaw-data` (see models/physics/gpaw_siteconfig.py) or `apt install gpaw`"
 UNSUPPORTED = frozenset({"Tc", "Po", "At", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu"})
 """Elements without a PAW dataset in gpaw-data 1.2.1. Debian's has no lanthanides either; its GPAW then says so."""
 SUPPORTED_ELEMENTS = CHGNET_ELEMENTS - UNSUPPORTED
@@ -100,32 +94,11 @@ class DFTResult:
     """Seconds."""
 
 
-@dataclass(frozen=True)
-class GPAWInstallation:
-    """Where GPAW is: in this Python environment, or a command that starts a Python which has it."""
-
-    kind: Literal["environment", "external"]
-    command: tuple[str, ...] = ()
-
-
-def find_gpaw() -> GPAWInstallation:
-    """Return the GPAW to use: this environment's, else one on the PATH.
-
-    Raises:
-        CalculatorError: There is none.
-    """
-    if find_spec("gpaw") is not None:
-        return GPAWInstallation("environment")
-    executable = shutil.which("gpaw")
-    if executable is None:
-        raise CalculatorError(f"GPAW is neither in this Python environment nor on the PATH; {REMEDY}")
-    return GPAWInstallation("external", (executable, "python"))
-
-
 def dft_relax_and_static(
     crystal: Crystal,
     settings: DFTSettings | None = None,
     *,
+    solver: Solver | None = None,
     log: Path | None = None,
     gpaw: GPAWInstallation | None = None,
 ) -> DFTResult:
@@ -136,16 +109,17 @@ def dft_relax_and_static(
     Args:
         crystal: Any cell, best relaxed with a force field before.
         settings: Defaults to `DFTSettings()`.
+        solver: How to go about it, for a second attempt.
         log: GPAW's text output; nowhere by default.
         gpaw: Defaults to what `find_gpaw` finds.
 
     Raises:
-        CalculatorError: GPAW is missing, does not converge or takes too long.
+        CalculationFailedError: GPAW is missing, does not converge or takes too long.
         UnsupportedElementsError: GPAW has no PAW dataset of an element.
     """
     check_dft_elements(crystal.species)
     settings, began = settings or DFTSettings(), time.monotonic()
-    result = _calculate(standardize(crystal), settings, "full", log, gpaw)
+    result = _calculate(standardize(crystal), settings, "full", solver, log, gpaw)
     return _result(result, settings, time.monotonic() - began)
 
 
@@ -153,6 +127,7 @@ def dft_reference_energy(
     element: str,
     settings: DFTSettings | None = None,
     *,
+    solver: Solver | None = None,
     log: Path | None = None,
     gpaw: GPAWInstallation | None = None,
 ) -> float:
@@ -163,14 +138,14 @@ def dft_reference_energy(
     `elemental_crystal`, its volume relaxed.
 
     Raises:
-        CalculatorError: As for `dft_relax_and_static`.
+        CalculationFailedError: As for `dft_relax_and_static`.
     """
     check_dft_elements([element])
     settings = settings or DFTSettings()
     if element in MOLECULES:
-        return float(_calculate(_molecule(element), settings, "none", log, gpaw)["energy_per_atom"])
+        return float(_calculate(_molecule(element), settings, "none", solver, log, gpaw)["energy_per_atom"])
     crystal = _GAMMA_MANGANESE if element == "Mn" else elemental_crystal(element)
-    return float(_calculate(crystal, settings, "volume", log, gpaw)["energy_per_atom"])
+    return float(_calculate(crystal, settings, "volume", solver, log, gpaw)["energy_per_atom"])
 
 
 def relative_cost(amounts: Mapping[str, int]) -> float:
@@ -222,82 +197,35 @@ def _molecule(element: str) -> Crystal:
 
 
 def _calculate(
-    crystal: Crystal, settings: DFTSettings, relax: str, log: Path | None, gpaw: GPAWInstallation | None
+    crystal: Crystal,
+    settings: DFTSettings,
+    relax: str,
+    solver: Solver | None,
+    log: Path | None,
+    gpaw: GPAWInstallation | None,
 ) -> dict[str, Any]:
-    gpaw = gpaw or find_gpaw()
     is_molecule = relax == "none"
-    job = {
-        "lattice": crystal.lattice.tolist(),
-        "species": list(crystal.species),
-        "frac_coords": crystal.frac_coords.tolist(),
-        "settings": {**asdict(settings), "setups": dict(settings.setups)},
-        "relax": relax,
-        "is_molecule": is_molecule,
-        "magnetic_moments": _initial_moments(crystal, is_molecule=is_molecule),
-        "log": str(log or os.devnull),
-        "time_limit": settings.time_limit,
-    }
-    formula = "".join(f"{element}{n if n > 1 else ''}" for element, n in crystal.amounts.items())
-    return _run_here(job, formula) if gpaw.kind == "environment" else _run_outside(job, gpaw.command, formula)
-
-
-def _initial_moments(crystal: Crystal, *, is_molecule: bool) -> list[float] | None:
-    if is_molecule:
-        return [1.0, 1.0] if crystal.species[0] == "O" else None
-    moments = [INITIAL_MOMENTS.get(element, 0.0) for element in crystal.species]
-    return moments if any(moments) else None
-
-
-def _run_here(job: dict[str, Any], formula: str) -> dict[str, Any]:
-    # ASE's optimisers and GPAW take a second to import.
-    from wyloop.models.physics import gpaw_runner
-
-    try:
-        with threadpool_limits(1):
-            return gpaw_runner.run(job)
-    except gpaw_runner.TimeLimitError as error:
-        raise _time_limit_error(job, formula) from error
-    except Exception as error:  # noqa: BLE001  # GPAW raises its own, numpy's and builtin errors; none may pass
-        raise CalculatorError(f"GPAW failed on {formula}: {type(error).__name__}: {_first_line(error)}") from error
-
-
-def _run_outside(job: dict[str, Any], command: tuple[str, ...], formula: str) -> dict[str, Any]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    script = str(Path(__file__).with_name("gpaw_runner.py"))
-    with tempfile.TemporaryDirectory(prefix="wyloop-gpaw-") as folder:
-        job_path, result_path = Path(folder) / "job.json", Path(folder) / "result.json"
-        job_path.write_text(json.dumps(job), encoding="utf-8")
-        try:
-            finished = subprocess.run(
-                [*command, script, str(job_path), str(result_path)],
-                env=environment,
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                timeout=job["time_limit"] + 30,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise _time_limit_error(job, formula) from error
-        if not result_path.exists():
-            tail = (finished.stderr.strip().splitlines() or ["no output"])[-1]
-            raise CalculatorError(f"GPAW ({' '.join(command)}) ended with {finished.returncode} on {formula}: {tail}")
-        result: dict[str, Any] = json.loads(result_path.read_text(encoding="utf-8"))
-    if result.get("error") == "time limit":
-        raise _time_limit_error(job, formula)
-    if "error" in result:
-        raise CalculatorError(f"GPAW failed on {formula}: {result['error']}")
-    return result
-
-
-def _time_limit_error(job: dict[str, Any], formula: str) -> CalculatorError:
-    return CalculatorError(
-        f"GPAW on {formula} took longer than {job['time_limit']:.0f} s; raise the time limit or lower the cutoff"
+    return run_gpaw(
+        crystal,
+        plain_settings(settings),
+        task={"relax": relax, "is_molecule": is_molecule},
+        time_limit=settings.time_limit,
+        magnetic_moments=[1.0, 1.0] if crystal.species == ("O", "O") and is_molecule else initial_moments(crystal),
+        solver=solver,
+        log=log,
+        gpaw=gpaw,
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
+def plain_settings(settings: DFTSettings) -> dict[str, Any]:
+    """Return settings as gpaw_runner.py takes them."""
+    return {**asdict(settings), "setups": dict(settings.setups)}
+
+
+def initial_moments(crystal: Crystal) -> list[float] | None:
+    """Return the moments that a calculation starts from, Bohr magnetons; None where no element asks for spin."""
+    moments = [INITIAL_MOMENTS.get(element, 0.0) for element in crystal.species]
+    return moments if any(moments) else None
 
 
 def _result(result: dict[str, Any], settings: DFTSettings, wall_time: float) -> DFTResult:

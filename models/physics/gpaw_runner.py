@@ -18,6 +18,7 @@ from ase.units import GPa
 STRAIN = 0.02  # linear strain between the points of the energy-volume curve
 MAX_STRAIN = 0.03  # a minimum farther from the middle point than this asks for new points around it
 MAX_CENTRES = 4
+MAX_STEP = 0.1  # Å
 RESIDUAL_STRESS = 0.3 * GPa  # eV/Å^3; deviatoric stress above it means that the cell's shape can relax
 
 
@@ -45,46 +46,95 @@ class TimedLog(io.TextIOBase):
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Relax the volume, then shape and positions where they can relax, and return the last point's results.
+    """Do the job's task: `relax` (the default), `forces` of displaced cells, or `static` with what is asked beside it.
 
     Args:
         job: `lattice` (Å), `species`, `frac_coords`, `settings` (of dft.DFTSettings), `is_molecule`, `relax` (none,
-            volume or full), `magnetic_moments` (Bohr magnetons, or None), `log` (path), `time_limit` (s).
+            volume or full), `magnetic_moments` (Bohr magnetons, or None), `log` (path), `time_limit` (s). It may hold
+            `task`, `mesh` (k-points), `solver` (of failures.Solver), `displaced` (lists of fractional coordinates),
+            `path` (fractional k-points) and `dense_mesh`.
     """
     atoms = Atoms(job["species"], scaled_positions=job["frac_coords"], cell=job["lattice"], pbc=True)
     if job["magnetic_moments"] is not None:
         atoms.set_initial_magnetic_moments(job["magnetic_moments"])
     with Path(job["log"]).open("w", encoding="utf-8") as file:
         log = TimedLog(file, time.monotonic() + job["time_limit"])
-        atoms.calc, mesh = _gpaw(atoms, job, log)
-        pulay_stress, converged = 0.0, True
-        if job["relax"] != "none":
-            pulay_stress, energy = _relax_volume(atoms)
-        if job["relax"] == "volume":  # the curve's minimum is as good as one more calculation there
-            return {"energy_per_atom": energy / len(atoms)}
-        if job["relax"] == "full":
-            converged = _relax_shape(atoms, pulay_stress, job["settings"], log.deadline)
-        return _results(atoms, mesh, pulay_stress) | {"is_converged": converged}
+        return TASKS[job.get("task", "relax")](atoms, job, log)
+
+
+def _relax(atoms: Atoms, job: dict[str, Any], log: TimedLog) -> dict[str, Any]:
+    """Relax the volume, then shape and positions where they can relax, and return the last point's results."""
+    atoms.calc, mesh = _gpaw(atoms, job, log)
+    pulay_stress, converged = 0.0, True
+    if job["relax"] != "none":
+        pulay_stress, energy = _relax_volume(atoms)
+    if job["relax"] == "volume":  # the curve's minimum is as good as one more calculation there
+        return {"energy_per_atom": energy / len(atoms)}
+    if job["relax"] == "full":
+        converged = _relax_shape(atoms, pulay_stress, job)
+    return _results(atoms, mesh, pulay_stress) | {"is_converged": converged}
+
+
+def _forces(atoms: Atoms, job: dict[str, Any], log: TimedLog) -> dict[str, Any]:
+    """Return the forces of each displaced cell, eV/Å; each has its own symmetry and so its own calculator."""
+    forces = []
+    for frac_coords in job["displaced"]:
+        displaced = atoms.copy()
+        displaced.set_scaled_positions(frac_coords)
+        displaced.calc, _ = _gpaw(displaced, job, log)
+        forces.append(displaced.get_forces().tolist())
+    return {"forces": forces}
+
+
+def _static(atoms: Atoms, job: dict[str, Any], log: TimedLog) -> dict[str, Any]:
+    """Return energy, gap, forces and stress of the cell as it is; eigenvalues on a path and a dense mesh if asked."""
+    atoms.calc, mesh = _gpaw(atoms, job, log)
+    result = _results(atoms, mesh, 0.0)
+    result["fermi_level"] = float(atoms.calc.get_fermi_level())
+    result["n_electrons"] = float(atoms.calc.get_number_of_electrons())
+    n_spins = atoms.calc.get_number_of_spins()
+    n_valence = int(np.ceil(result["n_electrons"] / 2))
+    n_bands = n_valence + max(6, n_valence // 2)
+    fixed = {"nbands": n_bands + 4, "convergence": {"bands": n_bands}, "txt": log}
+    if "path" in job:
+        calc = atoms.calc.fixed_density(kpts=job["path"], symmetry="off", **fixed)
+        result["path_eigenvalues"] = _eigenvalues(calc, len(job["path"]), n_spins, n_bands).tolist()
+    if "dense_mesh" in job:
+        calc = atoms.calc.fixed_density(kpts={"size": job["dense_mesh"], "gamma": True}, **fixed)
+        kpoints = np.asarray(calc.get_ibz_k_points())
+        result["dense_kpoints"] = kpoints.tolist()
+        result["dense_weights"] = np.asarray(calc.get_k_point_weights()).tolist()
+        result["dense_eigenvalues"] = _eigenvalues(calc, len(kpoints), n_spins, n_bands).tolist()
+    return result
 
 
 def _gpaw(atoms: Atoms, job: dict[str, Any], log: TimedLog) -> tuple[Any, list[int]]:
     from ase.calculators.calculator import kpts2sizeandoffsets
-    from gpaw import GPAW, PW, FermiDirac
+    from gpaw import GPAW, PW, FermiDirac, Mixer, MixerSum
 
-    settings = job["settings"]
-    mesh = [1, 1, 1]
-    if not job["is_molecule"]:
+    settings, solver = job["settings"], job.get("solver") or {}
+    mesh = job.get("mesh") or [1, 1, 1]
+    if not job["is_molecule"] and not job.get("mesh"):
         size, _ = kpts2sizeandoffsets(density=settings["kpoint_density"], gamma=True, atoms=atoms)
         mesh = [int(n) for n in size]
+    extra: dict[str, Any] = {}
+    if solver.get("mixing") is not None:
+        mixer = MixerSum if job["magnetic_moments"] is not None else Mixer
+        extra["mixer"] = mixer(beta=solver["mixing"], nmaxold=8, weight=100.0)
+    if solver.get("max_iterations") is not None:
+        extra["maxiter"] = solver["max_iterations"]
+    if solver.get("is_frugal"):
+        extra["eigensolver"] = "cg"  # one band at a time: the least memory
     calc = GPAW(
         mode=PW(settings["cutoff"]),
         xc="PBE",
         kpts={"size": mesh, "gamma": True},
-        occupations=FermiDirac(settings["smearing"]),
+        occupations=FermiDirac(settings["smearing"] * solver.get("smearing_factor", 1.0)),
         convergence={"energy": settings["energy_tolerance"], "density": settings["density_tolerance"]},
         setups={element: kind for element, kind in settings["setups"].items() if element in set(job["species"])},
         spinpol=job["magnetic_moments"] is not None,
         txt=log,
+        **extra,
     )
     return calc, mesh
 
@@ -118,19 +168,26 @@ def _relax_volume(atoms: Atoms) -> tuple[float, float]:
     return float(stress), float(np.polyval(quadratic, (1 + best) ** -2))
 
 
-def _relax_shape(atoms: Atoms, pulay_stress: float, settings: dict[str, Any], deadline: float) -> bool:
+def _relax_shape(atoms: Atoms, pulay_stress: float, job: dict[str, Any]) -> bool:
     """Relax positions and cell within the space group where the forces or the deviatoric stress ask for it."""
-    from ase import filters, optimize
-    from ase.constraints import FixSymmetry
+    from ase import optimize
 
+    try:
+        from ase.constraints import FixSymmetry
+        from ase.filters import FrechetCellFilter
+    except ImportError:  # ASE 3.22, Debian 12's
+        from ase.constraints import ExpCellFilter as FrechetCellFilter
+        from ase.spacegroup.symmetrize import FixSymmetry
+
+    settings, max_step = job["settings"], (job.get("solver") or {}).get("max_step", MAX_STEP)
     stress = atoms.get_stress()
     deviatoric = np.abs(stress - pulay_stress * np.array([1, 1, 1, 0, 0, 0])).max()
     force = np.linalg.norm(atoms.get_forces(), axis=1).max()
     if force < settings["max_force"] and deviatoric < RESIDUAL_STRESS:
         return True
     atoms.set_constraint(FixSymmetry(atoms, symprec=0.01))
-    cell_filter = filters.FrechetCellFilter(atoms, scalar_pressure=-pulay_stress)
-    optimizer = optimize.BFGS(cell_filter, logfile=None, maxstep=0.1)
+    cell_filter = FrechetCellFilter(atoms, scalar_pressure=-pulay_stress)
+    optimizer = optimize.BFGS(cell_filter, logfile=None, maxstep=max_step)
     converged = optimizer.run(fmax=settings["max_force"], steps=settings["max_steps"])
     atoms.set_constraint()
     return bool(converged)
@@ -141,9 +198,7 @@ def _results(atoms: Atoms, mesh: list[int], pulay_stress: float) -> dict[str, An
     energy = float(atoms.get_potential_energy())
     forces, stress = atoms.get_forces(), atoms.get_stress() - pulay_stress * np.array([1, 1, 1, 0, 0, 0])
     n_spins, n_kpoints = calc.get_number_of_spins(), len(calc.get_ibz_k_points())
-    eigenvalues = np.array(
-        [[calc.get_eigenvalues(kpt=k, spin=spin) for k in range(n_kpoints)] for spin in range(n_spins)]
-    )
+    eigenvalues = _eigenvalues(calc, n_kpoints, n_spins)
     gap, is_direct = band_gap(eigenvalues, calc.get_fermi_level())
     return {
         "lattice": atoms.cell.array.tolist(),
@@ -151,6 +206,7 @@ def _results(atoms: Atoms, mesh: list[int], pulay_stress: float) -> dict[str, An
         "frac_coords": atoms.get_scaled_positions().tolist(),
         "energy_per_atom": energy / len(atoms),
         "band_gap": gap,
+        "direct_band_gap": direct_band_gap(eigenvalues, calc.get_fermi_level()) if gap > 0 else 0.0,
         "is_direct": is_direct,
         "max_force": float(np.linalg.norm(forces, axis=1).max()),
         "max_stress": float(np.abs(stress).max() / GPa),
@@ -159,6 +215,20 @@ def _results(atoms: Atoms, mesh: list[int], pulay_stress: float) -> dict[str, An
         "magnetic_moment": float(calc.get_magnetic_moment(atoms)) if n_spins == 2 else 0.0,
         "spin_polarized": n_spins == 2,
     }
+
+
+def _eigenvalues(calc: Any, n_kpoints: int, n_spins: int, n_bands: int | None = None) -> np.ndarray:  # noqa: ANN401
+    """Return eigenvalues, eV, shape (n_spins, n_kpoints, n_bands)."""
+    return np.array(
+        [[calc.get_eigenvalues(kpt=k, spin=spin)[:n_bands] for k in range(n_kpoints)] for spin in range(n_spins)]
+    )
+
+
+def direct_band_gap(eigenvalues: np.ndarray, fermi_level: float) -> float:
+    """Return the smallest gap at one k-point of a crystal that is no metal, eV; arguments as for `band_gap`."""
+    valence = np.where(eigenvalues < fermi_level, eigenvalues, -np.inf).max(axis=(0, 2))
+    conduction = np.where(eigenvalues >= fermi_level, eigenvalues, np.inf).min(axis=(0, 2))
+    return float((conduction - valence).min())
 
 
 def band_gap(eigenvalues: np.ndarray, fermi_level: float) -> tuple[float, bool]:
@@ -179,15 +249,19 @@ def band_gap(eigenvalues: np.ndarray, fermi_level: float) -> tuple[float, bool]:
     return gap, bool((conduction - valence).min() - gap < 1e-3)  # eV; edges as near as this are one k-point's
 
 
+TASKS = {"relax": _relax, "forces": _forces, "static": _static}
+"""What a job may ask for."""
+
+
 def main(job_path: str, result_path: str) -> None:
     """Run the job of a file and write its result, or what went wrong, to another."""
     try:
         result = run(json.loads(Path(job_path).read_text(encoding="utf-8")))
     except TimeLimitError:
-        result = {"error": "time limit"}
+        result = {"error": "time limit", "kind": "TimeLimitError"}
     except Exception as error:  # noqa: BLE001  # the one place that records a failed job
         traceback.print_exc()
-        result = {"error": f"{type(error).__name__}: {error}"}
+        result = {"error": f"{type(error).__name__}: {error}", "kind": type(error).__name__}
     Path(result_path).write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -1,6 +1,9 @@
 """Phonons at Gamma by finite displacements with phonopy; with a force field they are a pre-screen only."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -10,10 +13,15 @@ from numpy.typing import NDArray
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import CalculatorError
 from wyloop.models.physics.calculators import DEFAULT_CALCULATOR, calculator, check_elements, one_thread
+from wyloop.models.physics.dft import DFTSettings, check_dft_elements, initial_moments, plain_settings
+from wyloop.models.physics.failures import Solver
+from wyloop.models.physics.gpaw_process import GPAWInstallation, run_gpaw
+from wyloop.models.physics.statics import HARD_ELEMENTS, mesh_of
 from wyloop.models.wyckoff.encode import standardize
 
 N_ACOUSTIC = 3
 LENGTH_STEP = 0.5  # Å
+NAC_FACTOR = 14.399652  # e^2 / (4 pi epsilon_0), eV Å
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,107 @@ class GammaPhonons:
     supercell: tuple[int, int, int]
     """Repeats of the standard primitive cell."""
     n_displacements: int
+    force_constants: NDArray[np.float64] | None = None
+    """Shape (nsites, n of supercell, 3, 3), eV/Å^2."""
+    longitudinal_frequencies: NDArray[np.float64] | None = None
+    """All branches for q towards zero along the first axis, THz, where Born charges were given."""
+
+
+@dataclass(frozen=True)
+class DFTPhononSettings:
+    """Settings of Gamma phonons with DFT forces: displacements of the primitive cell itself."""
+
+    relaxed_by: str = "gpaw-pbe/1"
+    """Protocol whose crystal it takes, at the minimum of the same energy."""
+    displacement: float = 0.02
+    """Å."""
+    cutoff: float = 400.0
+    """eV, of soft elements."""
+    hard_cutoff: float = 500.0
+    """eV, where a hard element is there."""
+    kpoint_density: float = 3.0
+    """k-points per Å^-1 of reciprocal lattice (including 2 pi)."""
+    smearing: float = 0.05
+    """eV."""
+    energy_tolerance: float = 1e-6
+    """eV per valence electron."""
+    density_tolerance: float = 1e-5
+    """Electrons per valence electron."""
+    tolerance: float = 0.3
+    """THz; a frequency below minus this is imaginary."""
+    time_limit: float = 3600.0
+    """Wall time of all displacements, s."""
+
+
+@dataclass(frozen=True)
+class BornCharges:
+    """What splits longitudinal from transverse modes."""
+
+    charges: NDArray[np.float64]
+    """Of every atom of the standard primitive cell, shape (nsites, 3, 3), elementary charges."""
+    dielectric: NDArray[np.float64]
+    """High-frequency dielectric tensor, shape (3, 3)."""
+
+
+def dft_gamma_phonons(
+    crystal: Crystal,
+    settings: DFTPhononSettings | None = None,
+    *,
+    born: BornCharges | None = None,
+    solver: Solver | None = None,
+    log: Path | None = None,
+    gpaw: GPAWInstallation | None = None,
+) -> GammaPhonons:
+    """Calculate the phonons at Gamma of a relaxed crystal with GPAW's forces; the verdict counts.
+
+    Args:
+        crystal: Any cell of a crystal relaxed at the light settings of dft.py.
+        settings: Defaults to `DFTPhononSettings()`.
+        born: Charges for the non-analytical correction; without them there are transverse modes only.
+        solver: How to go about it.
+        log: GPAW's text output.
+        gpaw: Defaults to what `find_gpaw` finds.
+
+    Raises:
+        CalculationFailedError: GPAW is missing, does not converge or takes too long.
+        UnsupportedElementsError: GPAW has no PAW dataset of an element.
+    """
+    check_dft_elements(crystal.species)
+    settings, primitive = settings or DFTPhononSettings(), standardize(crystal)
+    light = DFTSettings(
+        cutoff=settings.hard_cutoff if not HARD_ELEMENTS.isdisjoint(primitive.species) else settings.cutoff,
+        smearing=settings.smearing,
+        energy_tolerance=settings.energy_tolerance,
+        density_tolerance=settings.density_tolerance,
+    )
+
+    def forces(cells: list[Any]) -> NDArray[np.float64]:
+        task = {
+            "task": "forces",
+            "mesh": mesh_of(primitive, settings.kpoint_density),
+            "displaced": [cell.scaled_positions.tolist() for cell in cells],
+        }
+        found = run_gpaw(
+            primitive,
+            plain_settings(light),
+            task=task,
+            time_limit=settings.time_limit,
+            magnetic_moments=initial_moments(primitive),
+            solver=solver,
+            log=log,
+            gpaw=gpaw,
+        )
+        return np.array(found["forces"])
+
+    return _at_gamma(
+        primitive,
+        (1, 1, 1),
+        settings.displacement,
+        forces,
+        tolerance=settings.tolerance,
+        is_prescreen=False,
+        born=born,
+    )
 
 
 def gamma_phonons(
@@ -71,29 +180,56 @@ def gamma_phonons(
     Raises:
         CalculatorError: The calculator is missing, does not know an element, or fails.
     """
-    from phonopy import Phonopy  # a second to import
-    from phonopy.structure.atoms import PhonopyAtoms
-
     settings = settings or PhononSettings()
     is_prescreen = ase_calculator is None
     if ase_calculator is None:
         check_elements(settings.calculator, crystal.species)
         ase_calculator = calculator(settings.calculator)
-    primitive = standardize(crystal)
-    supercell = _supercell(primitive, settings)
+    primitive, chosen = standardize(crystal), ase_calculator
+    return _at_gamma(
+        primitive,
+        _supercell(primitive, settings),
+        settings.displacement,
+        lambda cells: np.array([_forces(cell, chosen) for cell in cells]),
+        tolerance=settings.tolerance,
+        is_prescreen=is_prescreen,
+    )
+
+
+def _at_gamma(
+    primitive: Crystal,
+    supercell: tuple[int, int, int],
+    displacement: float,
+    forces: Callable[[list[Any]], NDArray[np.float64]],
+    *,
+    tolerance: float,
+    is_prescreen: bool,
+    born: BornCharges | None = None,
+) -> GammaPhonons:
+    from phonopy import Phonopy  # a second to import
+    from phonopy.structure.atoms import PhonopyAtoms
+
     phonopy = Phonopy(
         PhonopyAtoms(symbols=primitive.species, cell=primitive.lattice, scaled_positions=primitive.frac_coords),
         supercell_matrix=np.diag(supercell),
         primitive_matrix=np.eye(3),
         log_level=0,
     )
-    phonopy.generate_displacements(distance=settings.displacement)
+    phonopy.generate_displacements(distance=displacement)
     cells = phonopy.supercells_with_displacements
-    phonopy.forces = np.array([_forces(cell, ase_calculator) for cell in cells])
+    phonopy.forces = forces(list(cells))
     phonopy.produce_force_constants()
     phonopy.symmetrize_force_constants()
     phonopy.run_qpoints([[0.0, 0.0, 0.0]])
-    return _result(np.sort(phonopy.qpoints.frequencies[0]), settings.tolerance, is_prescreen, supercell, len(cells))
+    frequencies = np.sort(phonopy.qpoints.frequencies[0])
+    longitudinal = None
+    if born is not None:
+        phonopy.nac_params = {"born": born.charges, "dielectric": born.dielectric, "factor": NAC_FACTOR}
+        phonopy.run_qpoints([[0.0, 0.0, 0.0]], nac_q_direction=[1, 0, 0])
+        longitudinal = np.sort(phonopy.qpoints.frequencies[0])
+    found = _result(frequencies, tolerance, is_prescreen, supercell, len(cells))
+    constants = np.array(phonopy.force_constants, dtype=float)
+    return replace(found, force_constants=constants, longitudinal_frequencies=longitudinal)
 
 
 def _supercell(primitive: Crystal, settings: PhononSettings) -> tuple[int, int, int]:

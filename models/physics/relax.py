@@ -79,7 +79,7 @@ def relax(crystal: Crystal, settings: RelaxationSettings | None = None) -> Relax
     check_elements(settings.calculator, crystal.species)
     start = standardize(crystal)
     with one_thread():
-        return _relax(start, calculator(settings.calculator), settings)
+        return relax_with(start, calculator(settings.calculator), settings)
 
 
 def relax_best(crystals: Sequence[Crystal], settings: RelaxationSettings | None = None) -> Relaxation:
@@ -94,7 +94,8 @@ def relax_best(crystals: Sequence[Crystal], settings: RelaxationSettings | None 
     return min(relaxations, key=lambda relaxation: (bool(relaxation.problems), relaxation.energy_per_atom))
 
 
-def _relax(start: Crystal, ase_calculator: Calculator, settings: RelaxationSettings) -> Relaxation:
+def relax_with(start: Crystal, ase_calculator: Calculator, settings: RelaxationSettings) -> Relaxation:
+    """Relax a standard primitive cell as it is with a calculator that knows its elements."""
     began = time.monotonic()
     atoms = start.to_ase()
     atoms.calc = ase_calculator

@@ -8,7 +8,7 @@ from ase.build import bulk
 
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import CalculatorError
-from wyloop.models.physics import dft
+from wyloop.models.physics import gpaw_process
 from wyloop.models.physics.calculators import UnsupportedElementsError
 from wyloop.models.physics.dft import (
     DFTSettings,
@@ -18,6 +18,7 @@ from wyloop.models.physics.dft import (
     find_gpaw,
 )
 from wyloop.models.physics.gpaw_runner import band_gap
+from wyloop.models.physics.statics import StaticSettings, dft_static
 from wyloop.models.wyckoff.encode import encode
 
 QUICK = DFTSettings(cutoff=300.0, kpoint_density=1.5)
@@ -41,7 +42,7 @@ def test_gpaw_of_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch, tm
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(dft, "find_spec", lambda name: None)
+    monkeypatch.setattr(gpaw_process, "find_spec", lambda name: None)
     assert find_gpaw() == GPAWInstallation("external", (str(script), "python"))
     script.unlink()
     with pytest.raises(CalculatorError, match="GPAW is neither in this Python environment nor on the PATH; install"):
@@ -101,3 +102,19 @@ def test_shape_relaxes_within_the_space_group() -> None:
     assert c / a == pytest.approx(1.578, rel=0.035)
     assert result.is_metal
     assert result.band_gap == 0.0
+
+
+@pytest.mark.dft
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/usr/bin/gpaw").exists(), reason="Debian's gpaw: apt-get install gpaw gpaw-data")
+def test_debian_s_gpaw_relaxes_shapes_and_follows_paths() -> None:
+    debian = GPAWInstallation("external", ("/usr/bin/gpaw", "python"))
+    coarse = DFTSettings(cutoff=200.0, kpoint_density=1.0)
+    beryllium = dft_relax_and_static(Crystal.from_ase(bulk("Be", "hcp", a=2.23, c=3.72)), coarse, gpaw=debian)
+    assert beryllium.max_force < 0.05
+    assert beryllium.band_gap == 0.0
+    path = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
+    settings = StaticSettings(cutoff=180.0, fine_kpoint_density=1.0)
+    silicon = dft_static(Crystal.from_ase(bulk("Si", a=5.47)), settings, path=path, gpaw=debian)
+    assert 0.4 < silicon.band_gap < 1.0
+    assert len(silicon.raw["path_eigenvalues"][0]) == 2

@@ -9,9 +9,10 @@ from wyloop.models.physics.relax import RelaxationSettings
 
 
 def test_names() -> None:
-    assert set(PROTOCOLS) == {"mlip-screen/1", "mlip-gamma/1", "gpaw-pbe/1"}
+    own = {"gpaw-static/1", "gpaw-gamma/1", "gpaw-bands/1", "gpaw-transport/1", "mp-vasp/1"}
+    assert set(PROTOCOLS) >= {"mlip-screen/1", "mlip-gamma/1", "gpaw-pbe/1", *own}
     assert protocol("gpaw-pbe/1").identifier == "gpaw-pbe/1"
-    with pytest.raises(CalculatorError, match="no protocol 'gpaw-pbe/9'; expected one of gpaw-pbe/1, mlip-gamma/1"):
+    with pytest.raises(CalculatorError, match="no protocol 'gpaw-pbe/9'; expected one of gpaw-bands/1, gpaw-gamma/1"):
         protocol("gpaw-pbe/9")
 
 
