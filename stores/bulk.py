@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
@@ -11,7 +12,9 @@ DUPLICATE_KEY = 11000  # MongoDB's code
 Document = dict[str, Any]
 
 
-def insert_new(collection: "Collection[Document]", documents: Sequence[Document]) -> list[int]:
+def insert_new(
+    collection: "Collection[Document]", documents: Sequence[Document] | Sequence[RawBSONDocument]
+) -> list[int]:
     """Insert documents, which get an `_id` if they have none; those whose identity is there already are left out.
 
     Returns:
@@ -25,12 +28,21 @@ def insert_new(collection: "Collection[Document]", documents: Sequence[Document]
     try:
         collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:
-        details = error.details or {}
-        failures = details.get("writeErrors", [])
-        if details.get("writeConcernErrors") or any(one["code"] != DUPLICATE_KEY for one in failures):
-            raise
-        return sorted(one["index"] for one in failures)
+        return duplicates(error)
     return []
+
+
+def duplicates(error: BulkWriteError) -> list[int]:
+    """Return the places of writes that failed because their identity is there already, in order.
+
+    Raises:
+        BulkWriteError: The same, if a write failed for another reason.
+    """
+    details = error.details or {}
+    failures = details.get("writeErrors", [])
+    if details.get("writeConcernErrors") or any(one["code"] != DUPLICATE_KEY for one in failures):
+        raise error
+    return sorted(one["index"] for one in failures)
 
 
 def insert_or_replace(collection: "Collection[Document]", documents: Sequence[Document], key: str) -> None:

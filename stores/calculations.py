@@ -5,16 +5,25 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from bson import ObjectId
+
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import DatabaseError
 from wyloop.stores.connection import Store
 from wyloop.stores.documents.base import CrystalFields, checked, checked_update, embedded, now
 from wyloop.stores.documents.calculations import (
+    AttemptFields,
+    BandsResult,
     CalculationDocument,
+    DFTPhononResult,
     DFTResult,
     PhononResult,
     ReferenceResult,
     RelaxationResult,
+    StaticResult,
+    TransportFields,
+    TransportResult,
+    VaspResult,
 )
 from wyloop.stores.failures import translated
 from wyloop.stores.records import JSON, crystal_fields, crystal_of, digest, to_json
@@ -25,8 +34,16 @@ RESULTS: dict[str, type] = {
     "phonon": PhononResult,
     "dft": DFTResult,
     "reference": ReferenceResult,
+    "static": StaticResult,
+    "dft_phonon": DFTPhononResult,
+    "bands": BandsResult,
+    "transport": TransportResult,
+    "vasp": VaspResult,
 }
 """Kind of calculation to the document that holds its result."""
+
+FILES = ("arrays", "picture", "raw")
+"""What a calculation may keep in GridFS."""
 
 LOG_TAIL_LENGTH = 4000
 """Characters kept of a failed job's log, from its end."""
@@ -54,12 +71,30 @@ class CalculationRecord:
     core_seconds: float | None = None
     peak_memory_mb: float | None = None
     problems: tuple[str, ...] = ()
+    review: str | None = None
+    """Of an implausible result: quarantined, accepted or rejected."""
+    review_reasons: tuple[str, ...] = ()
+    review_note: str | None = None
+    reviewed_at: datetime | None = None
     error: str | None = None
+    failure: str | None = None
+    """Class of a failure, of models/physics/failures.py."""
+    attempts: tuple[dict[str, JSON], ...] = ()
+    """Attempts before the last: failure, error, changes."""
+    files: tuple[str, ...] = ()
+    """What it keeps in GridFS: arrays, picture, raw."""
     log_tail: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     code_version: str = ""
     last_updated: datetime | None = None
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether its result does not count: it is implausible, and nobody accepted it."""
+        if self.review is None:
+            return bool(self.problems)
+        return self.review != "accepted"
 
 
 def calculation_id(subject: str, protocol_identifier: str, protocol_hash: str) -> str:
@@ -111,10 +146,14 @@ def complete(
     core_seconds: float | None = None,
     peak_memory_mb: float | None = None,
     problems: Sequence[str] = (),
+    attempts: Sequence[Mapping[str, Any]] = (),
+    files: Mapping[str, ObjectId] | None = None,
 ) -> bool:
-    """Store a result. False if the calculation was completed before: the first result stays."""
+    """Store a result with the attempts before it and its files. False if it was completed before: that stays."""
     kind = calculation(store, identity).kind
     given = {key: value for key, value in result.items() if value is not None}
+    if kind == "transport":
+        given["rows"] = [embedded(TransportFields, row) for row in given.get("rows", ())]
     fields = {
         "status": "completed",
         "result": embedded(result_class(kind), given),
@@ -122,7 +161,10 @@ def complete(
         "peak_memory_mb": peak_memory_mb,
         "problems": list(problems),
         "error": None,
+        "failure": None,
+        "attempts": [embedded(AttemptFields, attempt) for attempt in attempts],
         "finished_at": now(),
+        **{f"{name}_file": file for name, file in (files or {}).items()},
     }
     if crystal is not None:
         fields["crystal"] = _crystal(crystal)
@@ -130,10 +172,20 @@ def complete(
 
 
 @translated
-def fail(store: Store, identity: str, *, error: str, log_tail: str = "", core_seconds: float | None = None) -> bool:
+def fail(
+    store: Store,
+    identity: str,
+    *,
+    error: str,
+    failure: str | None = None,
+    attempts: Sequence[Mapping[str, Any]] = (),
+    log_tail: str = "",
+    core_seconds: float | None = None,
+) -> bool:
     """Record why a calculation failed, and what it cost. False if it was completed before: the result stays."""
     fields: dict[str, Any] = {"status": "failed", "error": error, "finished_at": now(), "core_seconds": core_seconds}
     fields["log_tail"] = log_tail[-LOG_TAIL_LENGTH:]
+    fields |= {"failure": failure, "attempts": [embedded(AttemptFields, attempt) for attempt in attempts]}
     return _advance(store, identity, fields)
 
 
@@ -208,6 +260,11 @@ def _advance(store: Store, identity: str, fields: dict[str, Any]) -> bool:
     return outcome.matched_count == 1
 
 
+def _plain(attempt: dict[str, Any]) -> dict[str, JSON]:
+    told = to_json(attempt)
+    return told if isinstance(told, dict) else {}
+
+
 def _crystal(crystal: Crystal | None) -> CrystalFields | None:
     return None if crystal is None else embedded(CrystalFields, crystal_fields(crystal))
 
@@ -232,7 +289,14 @@ def _record(found: dict[str, Any]) -> CalculationRecord:
         core_seconds=found.get("core_seconds"),
         peak_memory_mb=found.get("peak_memory_mb"),
         problems=tuple(found.get("problems") or ()),
+        review=found.get("review"),
+        review_reasons=tuple(found.get("review_reasons") or ()),
+        review_note=found.get("review_note"),
+        reviewed_at=found.get("reviewed_at"),
         error=found.get("error"),
+        failure=found.get("failure"),
+        attempts=tuple(_plain(attempt) for attempt in found.get("attempts") or ()),
+        files=tuple(name for name in FILES if found.get(f"{name}_file") is not None),
         log_tail=found.get("log_tail"),
         started_at=found.get("started_at"),
         finished_at=found.get("finished_at"),

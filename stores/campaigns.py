@@ -1,11 +1,11 @@
-"""Campaigns and rounds: state, requests, lease with fencing token, and idempotent records of the steps done."""
+"""Campaigns and rounds: state, requests, and idempotent records of the steps done, fenced where a lease is held."""
 
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
-from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
@@ -14,6 +14,7 @@ from wyloop.stores.connection import Store
 from wyloop.stores.documents.base import checked, checked_update, now
 from wyloop.stores.documents.campaigns import CAMPAIGN_STATES, CampaignDocument, RoundDocument
 from wyloop.stores.failures import translated
+from wyloop.stores.leases import fenced
 from wyloop.stores.records import JSON, digest, to_json
 
 
@@ -33,6 +34,12 @@ class CampaignRecord:
     code_version: str
     lease_owner: str | None = None
     fencing_token: int = 0
+    lease_run_id: str | None = None
+    lease_expires_at: datetime | None = None
+    definition: dict[str, JSON] = field(default_factory=dict)
+    reason: str = ""
+    started_at: datetime | None = None
+    next_advance_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -61,15 +68,21 @@ def campaign_id(target: tuple[str, ...] | list[str], name: str | None = None) ->
 
 @translated
 def create_campaign(
-    store: Store, target: tuple[str, ...] | list[str], settings: dict[str, Any], name: str | None = None
+    store: Store,
+    target: tuple[str, ...] | list[str],
+    settings: dict[str, Any],
+    name: str | None = None,
+    *,
+    definition: Mapping[str, Any] | None = None,
 ) -> CampaignRecord:
     """Make a campaign, or return the one that exists; the settings of an existing one are replaced by these.
 
     Args:
         store: The database.
         target: Conditions as text, in their canonical form.
-        settings: Budget and policy, plain JSON.
+        settings: The policy, plain JSON.
         name: Tells campaigns of the same target apart.
+        definition: As a file gave it, plain JSON; such a campaign waits to be started.
     """
     identity = campaign_id(target, name)
     fields = checked(
@@ -79,7 +92,8 @@ def create_campaign(
             "name": name or " and ".join(target),
             "target": list(target),
             "settings": to_json(settings),
-            "state": "active",
+            "definition": to_json(definition or {}),
+            "state": "active" if definition is None else "created",
             "rounds_requested": 0,
             "rounds_closed": 0,
             "created_at": now(),
@@ -122,66 +136,81 @@ def request_rounds(store: Store, identity: str, n: int) -> CampaignRecord:
     campaign(store, identity)
     store.database["campaigns"].update_one(
         {"campaign_id": identity, "$expr": {"$gte": ["$rounds_closed", "$rounds_requested"]}},
-        [{"$set": {"rounds_requested": {"$add": ["$rounds_closed", n]}, "last_updated": "$$NOW"}}],
-    )
-    return campaign(store, identity)
-
-
-@translated
-def set_campaign_state(store: Store, identity: str, state: str) -> CampaignRecord:
-    """Set a campaign active, paused or stopped.
-
-    Raises:
-        CampaignError: Another state, or no such campaign.
-    """
-    if state not in CAMPAIGN_STATES:
-        raise CampaignError(f"campaign state {state!r}; expected one of {', '.join(CAMPAIGN_STATES)}")
-    store.database["campaigns"].update_one(
-        {"campaign_id": identity}, {"$set": checked_update(CampaignDocument, {"state": state})}
-    )
-    return campaign(store, identity)
-
-
-@translated
-def acquire_lease(store: Store, identity: str, owner: str, seconds: float) -> int | None:
-    """Become the one who advances a campaign, or stay it; by the server's clock.
-
-    Args:
-        store: The database.
-        identity: The campaign.
-        owner: Name of this process, unique among all.
-        seconds: How long the lease holds unless renewed by the same call.
-
-    Returns:
-        The fencing token, which grows with every change of owner; None while another owner holds the lease.
-    """
-    is_expired = {"$lte": [{"$ifNull": ["$lease_expires_at", "$created_at"]}, "$$NOW"]}
-    is_mine = {"$eq": ["$lease_owner", {"$literal": owner}]}
-    stays = {"$and": [is_mine, {"$not": [is_expired]}]}
-    found = store.database["campaigns"].find_one_and_update(
-        {"campaign_id": identity, "$expr": {"$or": [is_expired, is_mine]}},
         [
             {
                 "$set": {
-                    "fencing_token": {"$cond": [stays, "$fencing_token", {"$add": ["$fencing_token", 1]}]},
-                    "lease_owner": {"$literal": owner},
-                    "lease_expires_at": {"$add": ["$$NOW", int(seconds * 1000)]},
+                    "rounds_requested": {"$add": ["$rounds_closed", n]},
+                    # what had reached its end goes on; what a person stopped or paused does not
+                    "state": {"$cond": [{"$eq": ["$state", "finished"]}, "active", "$state"]},
                     "last_updated": "$$NOW",
                 }
             }
         ],
-        return_document=ReturnDocument.AFTER,
     )
-    return None if found is None else int(found["fencing_token"])
+    return campaign(store, identity)
 
 
 @translated
-def release_lease(store: Store, identity: str, owner: str) -> None:
-    """Give the lease back, if this owner holds it."""
-    store.database["campaigns"].update_one(
-        {"campaign_id": identity, "lease_owner": {"$eq": owner}},
-        {"$unset": {"lease_owner": "", "lease_expires_at": ""}, "$set": {"last_updated": now()}},
-    )
+def set_campaign_state(
+    store: Store, identity: str, state: str, *, reason: str = "", only_from: tuple[str, ...] | None = None
+) -> CampaignRecord:
+    """Set a campaign's state; one that becomes active for the first time starts then.
+
+    Args:
+        store: The database.
+        identity: The campaign.
+        state: created, active, paused, stopped or finished.
+        reason: Why, for people.
+        only_from: States that it may have now.
+
+    Raises:
+        CampaignError: Another state, no such campaign, or one in another state than those allowed.
+    """
+    if state not in CAMPAIGN_STATES:
+        raise CampaignError(f"campaign state {state!r}; expected one of {', '.join(CAMPAIGN_STATES)}")
+    fields: dict[str, Any] = checked_update(CampaignDocument, {"state": state, "reason": reason})
+    values: dict[str, Any] = {key: {"$literal": value} for key, value in fields.items()}
+    if state == "active":
+        values["started_at"] = {"$ifNull": ["$started_at", "$$NOW"]}
+    query = {"campaign_id": identity, "state": {"$in": list(only_from or CAMPAIGN_STATES)}}
+    outcome = store.database["campaigns"].update_one(query, [{"$set": values}])
+    found = campaign(store, identity)
+    if outcome.matched_count == 0:
+        raise CampaignError(f"{identity} is {found.state}; expected it {' or '.join(only_from or ())}")
+    return found
+
+
+@translated
+def finish_campaign(store: Store, identity: str, token: int, reason: str) -> None:
+    """Let an active campaign end, by who advances it.
+
+    Raises:
+        LeaseLostError: Another process advances it since.
+    """
+    fields = checked_update(CampaignDocument, {"state": "finished", "reason": reason})
+
+    def write(session: ClientSession) -> None:
+        store.database["campaigns"].update_one(
+            {"campaign_id": identity, "state": "active"}, {"$set": fields}, session=session
+        )
+
+    fenced(store, identity, token, write)
+
+
+@translated
+def set_definition(store: Store, identity: str, definition: Mapping[str, Any], *, rounds: int) -> None:
+    """Replace a campaign's definition; rounds that it wants more or less count from now on, those closed stay."""
+    fields = checked_update(CampaignDocument, {"definition": to_json(definition)})
+    values: dict[str, Any] = {key: {"$literal": value} for key, value in fields.items()}
+    values["rounds_requested"] = {"$cond": [{"$eq": ["$state", "created"]}, "$rounds_requested", rounds]}
+    store.database["campaigns"].update_one({"campaign_id": identity}, [{"$set": values}])
+
+
+@translated
+def set_next_advance(store: Store, identity: str, time: datetime) -> None:
+    """Note when the schedule wants the campaign advanced again."""
+    fields = checked_update(CampaignDocument, {"next_advance_at": time})
+    store.database["campaigns"].update_one({"campaign_id": identity}, {"$set": fields})
 
 
 def round_id(campaign: str, number: int) -> str:
@@ -190,8 +219,12 @@ def round_id(campaign: str, number: int) -> str:
 
 
 @translated
-def open_round(store: Store, identity: str) -> RoundRecord | None:
-    """Return the round in progress, or a new one if the campaign wants more rounds, else None."""
+def open_round(store: Store, identity: str, *, token: int | None = None) -> RoundRecord | None:
+    """Return the round in progress, or a new one if the campaign wants more rounds, else None.
+
+    Raises:
+        LeaseLostError: A new one is wanted, but another process advances the campaign since.
+    """
     record = campaign(store, identity)
     collection = store.database["rounds"]
     found = collection.find_one({"campaign_id": identity, "state": "open"}, sort=[("number", 1)])
@@ -211,9 +244,21 @@ def open_round(store: Store, identity: str) -> RoundRecord | None:
             "created_at": now(),
         },
     )
+
+    def write(session: ClientSession) -> None:
+        query = {"campaign_id": identity, "number": number}
+        collection.update_one(query, {"$setOnInsert": fields}, upsert=True, session=session)
+
     with suppress(DuplicateKeyError):  # another process opened it in between
-        collection.update_one({"campaign_id": identity, "number": number}, {"$setOnInsert": fields}, upsert=True)
+        fenced(store, identity, token, write)
     return round_record(store, round_id(identity, number))
+
+
+@translated
+def current_round(store: Store, identity: str) -> RoundRecord | None:
+    """Return the round under way, if there is one."""
+    found = store.database["rounds"].find_one({"campaign_id": {"$eq": identity}, "state": "open"}, sort=[("number", 1)])
+    return None if found is None else _round(found)
 
 
 @translated
@@ -237,7 +282,7 @@ def rounds(store: Store, campaign: str) -> list[RoundRecord]:
 
 @translated
 def record_step(
-    store: Store, round_id: str, step: str, *, counts: dict[str, Any], **round_fields: object
+    store: Store, round_id: str, step: str, *, counts: dict[str, Any], token: int | None = None, **round_fields: object
 ) -> RoundRecord:
     """Record a step as done, once: a second call leaves the first record of the step as it is.
 
@@ -246,23 +291,47 @@ def record_step(
         round_id: The round.
         step: Name of the step, without dots.
         counts: What the step did, plain JSON.
+        token: Fencing token of the lease under which it was done.
         round_fields: Fields of the round that the step found: model_id, snapshot_hash, funnel, summary.
+
+    Raises:
+        LeaseLostError: Another process advances the campaign since.
     """
     if not step.isidentifier():
         raise CampaignError(f"step {step!r}; expected a name of letters, digits and underscores")
     plain = {key: to_json(value) for key, value in round_fields.items()}
     fields = checked_update(RoundDocument, plain)
     fields[f"steps.{step}"] = {"finished_at": now(), "counts": to_json(counts)}
-    store.database["rounds"].update_one({"round_id": round_id, f"steps.{step}": {"$exists": False}}, {"$set": fields})
+
+    def write(session: ClientSession) -> None:
+        query = {"round_id": round_id, f"steps.{step}": {"$exists": False}}
+        store.database["rounds"].update_one(query, {"$set": fields}, session=session)
+
+    fenced(store, round_record(store, round_id).campaign_id, token, write)
     return round_record(store, round_id)
 
 
 @translated
-def close_round(store: Store, round_id: str, summary: dict[str, Any]) -> RoundRecord:
-    """Close a round and count it in its campaign, both or neither; closing twice counts once."""
-    fields = checked_update(RoundDocument, {"summary": to_json(summary), "state": "closed"})
+def close_round(
+    store: Store, round_id: str, summary: dict[str, Any], *, step: str | None = None, token: int | None = None
+) -> RoundRecord:
+    """Close a round and count it in its campaign, both or neither; closing twice counts once.
 
-    def close(session: ClientSession) -> None:
+    Args:
+        store: The database.
+        round_id: The round.
+        summary: What it came to, plain JSON.
+        step: Name of the step that closes it, recorded with it.
+        token: Fencing token of the lease under which it is closed.
+
+    Raises:
+        LeaseLostError: Another process advances the campaign since.
+    """
+    fields = checked_update(RoundDocument, {"summary": to_json(summary), "state": "closed"})
+    if step is not None:
+        fields[f"steps.{step}"] = {"finished_at": now(), "counts": {}}
+
+    def write(session: ClientSession) -> None:
         found = store.database["rounds"].find_one_and_update(
             {"round_id": round_id, "state": "open"}, {"$set": fields}, session=session
         )
@@ -273,8 +342,7 @@ def close_round(store: Store, round_id: str, summary: dict[str, Any]) -> RoundRe
                 session=session,
             )
 
-    with store.client.start_session() as session:
-        session.with_transaction(close)
+    fenced(store, round_record(store, round_id).campaign_id, token, write)
     return round_record(store, round_id)
 
 
@@ -292,6 +360,12 @@ def _campaign(found: dict[str, Any]) -> CampaignRecord:
         code_version=found["code_version"],
         lease_owner=found.get("lease_owner"),
         fencing_token=found.get("fencing_token", 0),
+        lease_run_id=found.get("lease_run_id"),
+        lease_expires_at=found.get("lease_expires_at"),
+        definition=cast("dict[str, JSON]", to_json(found.get("definition", {}))),
+        reason=found.get("reason") or "",
+        started_at=found.get("started_at"),
+        next_advance_at=found.get("next_advance_at"),
     )
 
 

@@ -1,21 +1,22 @@
-"""Candidates: proposed genes with predictions, verdicts and a status, and the whole story of one."""
+"""Candidates: proposed genes with predictions, verdicts and a status."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pymongo import UpdateOne
 
+from wyloop.models.crystal import Crystal
 from wyloop.models.errors import CampaignError
 from wyloop.models.screening.verdict import Verdict
 from wyloop.models.wyckoff.gene import Gene
 from wyloop.stores.bulk import insert_new
 from wyloop.stores.connection import Store
-from wyloop.stores.documents.base import checked, checked_update
+from wyloop.stores.documents.base import CrystalFields, checked, checked_update, embedded
 from wyloop.stores.documents.candidates import CANDIDATE_STATUSES, CandidateDocument
 from wyloop.stores.failures import translated
-from wyloop.stores.records import JSON, digest, to_json
+from wyloop.stores.records import JSON, crystal_fields, crystal_of, digest
 
 if TYPE_CHECKING:
     from wyloop.models.mpvae.predict import Prediction  # torch: three seconds
@@ -25,9 +26,6 @@ SCREENED = ("proposed", "rejected", "passed")
 
 _BATCH = 1000
 _LOOKED_UP = 5000  # fingerprints in one query
-_IS_COMPUTED = {"$not": {"$regexMatch": {"input": "$$this.material_id", "regex": "^m-[0-9a-f]+-"}}}
-"""A known crystal of the same gene is another material: its id ends in that of its first structure."""
-_IN_TIME = {"started_at": 1, "calculation_id": 1}
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,10 @@ class CandidateRecord:
     status: str = "proposed"
     reason: str = ""
     rank: int | None = None
+    crystal: Crystal | None = None
+    """The generator's own 3D structure, the first one that a relaxation starts from."""
+    origin: Mapping[str, JSON] = field(default_factory=dict)
+    """What the generator says of where it is from, such as file and row."""
     code_version: str = ""
     last_updated: datetime | None = None
 
@@ -109,6 +111,13 @@ def of_round(
 
 
 @translated
+def of_gene(store: Store, fingerprint: str, *, statuses: Sequence[str]) -> list[CandidateRecord]:
+    """Return the candidates of a gene in any campaign, those with one of some statuses, by id."""
+    criteria = {"fingerprint": {"$eq": fingerprint}, "status": {"$in": list(statuses)}}
+    return [_record(found) for found in store.database["candidates"].find(criteria).sort("candidate_id", 1)]
+
+
+@translated
 def candidate(store: Store, identity: str) -> CandidateRecord:
     """Return one candidate.
 
@@ -148,17 +157,6 @@ def set_status(
 
 
 @translated
-def known_fingerprints(store: Store) -> set[str]:
-    """Return the fingerprints of all encoded structures and computed materials."""
-    found: set[str] = set()
-    for name in ("encodings", "materials"):
-        criteria = {"fingerprint": {"$type": "string"}}
-        rows = store.database[name].find(criteria, {"fingerprint": 1, "_id": 0}, batch_size=10_000)
-        found.update(row["fingerprint"] for row in rows)
-    return found
-
-
-@translated
 def known_among(store: Store, fingerprints: Iterable[str]) -> set[str]:
     """Return those of these fingerprints that an encoded structure or a material has, read from indexes alone."""
     wanted = sorted(set(fingerprints))
@@ -172,13 +170,22 @@ def known_among(store: Store, fingerprints: Iterable[str]) -> set[str]:
 
 
 @translated
-def proposed_fingerprints(store: Store, campaign_id: str, *, except_round: str | None = None) -> set[str]:
-    """Return the fingerprints of everything ever proposed in a campaign, or in all its rounds but one."""
-    criteria: dict[str, Any] = {"campaign_id": {"$eq": campaign_id}}
-    if except_round is not None:
-        criteria["round_id"] = {"$ne": except_round}
-    rows = store.database["candidates"].find(criteria, {"fingerprint": 1, "_id": 0}, batch_size=10_000)
-    return {row["fingerprint"] for row in rows}
+def proposed_among(
+    store: Store, campaign_id: str, fingerprints: Iterable[str], *, except_round: str | None = None
+) -> set[str]:
+    """Return those of these fingerprints that were proposed in a campaign before, or in all its rounds but one."""
+    wanted = sorted(set(fingerprints))
+    found: set[str] = set()
+    for start in range(0, len(wanted), _LOOKED_UP):
+        criteria: dict[str, Any] = {
+            "campaign_id": {"$eq": campaign_id},
+            "fingerprint": {"$in": wanted[start : start + _LOOKED_UP]},
+        }
+        if except_round is not None:
+            criteria["round_id"] = {"$ne": except_round}
+        rows = store.database["candidates"].find(criteria, {"fingerprint": 1, "_id": 0}, batch_size=_LOOKED_UP)
+        found.update(row["fingerprint"] for row in rows)
+    return found
 
 
 @translated
@@ -190,43 +197,6 @@ def funnel(store: Store, round_id: str) -> dict[str, int]:
     ]
     counted = {row["_id"]: row["n"] for row in store.database["candidates"].aggregate(stages)}
     return {status: counted.get(status, 0) for status in CANDIDATE_STATUSES}
-
-
-@translated
-def story(store: Store, identity: str) -> dict[str, JSON]:
-    """Return a candidate's whole lineage by one aggregation, ready for JSON.
-
-    It holds the candidate's fields, and under `campaign`, `round`, `model` (with its snapshot's hash), `calculations`,
-    `material` and `hull` the documents it came from and led to; null where there is none.
-
-    Raises:
-        CampaignError: No candidate has this id.
-    """
-    stages: list[dict[str, Any]] = [
-        {"$match": {"candidate_id": {"$eq": identity}}},
-        _lookup("campaigns", "campaign_id", "campaign_id", "campaign"),
-        _lookup("rounds", "round_id", "round_id", "round"),
-        _lookup("model_versions", "model_id", "model_id", "model"),
-        _lookup("calculations", "fingerprint", "subject", "calculations"),  # whoever asked for them first
-        _lookup("materials", "fingerprint", "fingerprint", "material"),
-        {"$set": {"material": {"$filter": {"input": "$material", "cond": _IS_COMPUTED}}}},
-        _lookup("hulls", "material.hull_id", "hull_id", "hull"),
-        {"$set": {key: {"$first": f"${key}"} for key in ("campaign", "round", "model", "material", "hull")}},
-        {"$set": {"calculations": {"$sortArray": {"input": "$calculations", "sortBy": _IN_TIME}}}},
-        {"$unset": "calculations.inputs"},
-    ]
-    rows = list(store.database["candidates"].aggregate(stages))
-    if not rows:
-        raise CampaignError(f"no candidate {identity!r}; expected an id such as those in the candidates table")
-    told = to_json(rows[0])
-    assert isinstance(told, dict)  # noqa: S101 - a document is a mapping
-    for key in ("campaign", "round", "model", "material", "hull"):
-        told.setdefault(key, None)
-    return told
-
-
-def _lookup(collection: str, local: str, foreign: str, name: str) -> dict[str, Any]:
-    return {"$lookup": {"from": collection, "localField": local, "foreignField": foreign, "as": name}}
 
 
 def _batches(records: Iterable[CandidateRecord]) -> Iterable[list[CandidateRecord]]:
@@ -263,6 +233,10 @@ def _fields(record: CandidateRecord) -> dict[str, Any]:
         "reason": record.reason,
         "rank": record.rank,
     }
+    if record.origin:
+        fields["origin"] = dict(record.origin)
+    if record.crystal is not None:
+        fields["crystal"] = embedded(CrystalFields, crystal_fields(record.crystal))
     if record.prediction is not None:
         prediction = _plain(record.prediction)
         extra = prediction.pop("extra")
@@ -296,6 +270,8 @@ def _record(found: dict[str, Any]) -> CandidateRecord:
         status=found["status"],
         reason=found.get("reason") or "",
         rank=found.get("rank"),
+        crystal=None if found.get("crystal") is None else crystal_of(found["crystal"]),
+        origin=found.get("origin") or {},
         code_version=found["code_version"],
         last_updated=found["last_updated"],
     )

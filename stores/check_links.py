@@ -8,6 +8,7 @@ from bson import ObjectId
 from mongoengine import ObjectIdField  # type: ignore[import-untyped]  # ships no types
 from pymongo.client_session import ClientSession
 
+from wyloop.stores.budget import contradictions
 from wyloop.stores.connection import Store
 from wyloop.stores.documents.base import now
 from wyloop.stores.documents.registry import DOCUMENTS
@@ -183,4 +184,9 @@ def _only_absent(fields: dict[str, int]) -> list[dict[str, Any]]:
     return [{"$match": {"absent": []}}, {"$project": {"_id": 1} | fields}]
 
 
-LOOKS = (_candidates, _rounds, _campaigns, _calculations, _materials, _files)
+def _budgets(store: Store, session: ClientSession) -> Iterator[Finding]:
+    for what in contradictions(store, session):
+        yield finding("budget_contradicts_reservations", "budgets", what.partition(":")[0], what)
+
+
+LOOKS = (_candidates, _rounds, _campaigns, _calculations, _materials, _files, _budgets)

@@ -97,6 +97,9 @@ def _kinds() -> Iterator[Kind]:
     yield Kind(
         "rounds_contradict_campaign", fault, "look at 'wyloop campaign show'; correct rounds_closed by hand", False
     )
+    yield Kind(
+        "budget_contradicts_reservations", fault, "stop the campaign, and compare 'wyloop campaign budget'", False
+    )
     yield Kind("model_without_campaign", fault, "restore the campaign from a backup", False)
     yield Kind("calculation_completed_without_result", fault, "set its status to requested to run it again", False)
     yield Kind("calculation_unused", note, "keep it: a candidate of the same gene will use it", False)

@@ -1,7 +1,7 @@
 """Materials: crystals told apart by their structure, with their properties, methods and lineage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -12,11 +12,12 @@ from wyloop.models.crystal import Crystal
 from wyloop.models.errors import DatabaseError
 from wyloop.models.wyckoff.gene import Gene
 from wyloop.stores.connection import Store
-from wyloop.stores.documents.base import checked, now
-from wyloop.stores.documents.materials import MaterialDocument
+from wyloop.stores.documents.base import checked, embedded, now
+from wyloop.stores.documents.calculations import TransportFields
+from wyloop.stores.documents.materials import MaterialDocument, PhysicsFields
 from wyloop.stores.failures import translated
 from wyloop.stores.methods import UNKNOWN
-from wyloop.stores.records import composition_fields, crystal_fields, crystal_of, digest, object_id
+from wyloop.stores.records import JSON, composition_fields, crystal_fields, crystal_of, digest, object_id, to_json
 
 _STAMP = ("_id", "last_updated", "code_version")
 FROM_HULL = ("content_hash", "energies", "is_validated", "meets_target", "energy_above_hull", "hull_id")
@@ -52,6 +53,8 @@ class MaterialRecord:
     dft_formation_energy_per_atom: float | None = None
     lowest_optical_frequency: float | None = None
     phonon_verdict: str | None = None
+    physics: Mapping[str, JSON] = field(default_factory=dict)
+    """What DFT says beyond the fields above, as `PhysicsFields` names it."""
     is_validated: bool = False
     meets_target: bool = False
     candidate_id: str | None = None
@@ -126,6 +129,7 @@ def material_document(record: MaterialRecord) -> dict[str, Any]:
         "campaign_id", "round_number", "model_id",
     )  # fmt: skip
     fields = {name: getattr(record, name) for name in own} | {
+        **({"physics": dict(record.physics)} if record.physics else {}),
         **composition_fields(record.crystal.amounts),
         "space_group_number": record.space_group_number,
         "nsites": record.crystal.nsites,
@@ -139,6 +143,8 @@ def material_document(record: MaterialRecord) -> dict[str, Any]:
     told = hull_fields(
         input_hash, energies, record.energy_above_hull, record.hull_id, record.is_validated, record.meets_target
     )
+    if record.physics:
+        fields["physics"] = physics_fields(record.physics)
     document = checked(
         MaterialDocument,
         {
@@ -154,6 +160,13 @@ def material_document(record: MaterialRecord) -> dict[str, Any]:
         },
     )
     return {"_id": object_id(record.material_id), **document}
+
+
+def physics_fields(physics: Mapping[str, Any]) -> PhysicsFields:
+    """Return what DFT says of a material as its document holds it."""
+    rows = [embedded(TransportFields, row) for row in physics.get("transport") or ()]
+    made: PhysicsFields = embedded(PhysicsFields, {**physics, **({"transport": rows} if rows else {})})
+    return made
 
 
 def hull_fields(
@@ -249,6 +262,11 @@ def _content(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key not in _STAMP and value is not None}
 
 
+def _plain(physics: object) -> Mapping[str, JSON]:
+    told = to_json(physics)
+    return told if isinstance(told, dict) else {}
+
+
 def material_record(found: Mapping[str, Any]) -> MaterialRecord:
     """Read a material's document."""
     return MaterialRecord(
@@ -266,6 +284,7 @@ def material_record(found: Mapping[str, Any]) -> MaterialRecord:
         dft_formation_energy_per_atom=found.get("dft_formation_energy_per_atom"),
         lowest_optical_frequency=found.get("lowest_optical_frequency"),
         phonon_verdict=found.get("phonon_verdict"),
+        physics=_plain(found.get("physics")),
         is_validated=found["is_validated"],
         meets_target=found["meets_target"],
         candidate_id=found.get("candidate_id"),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from pymongo.errors import DuplicateKeyError
 
@@ -10,8 +11,14 @@ from wyloop.stores.connection import Store
 from wyloop.stores.documents.base import checked, now
 from wyloop.stores.documents.promotions import PromotionDocument
 from wyloop.stores.failures import translated
+from wyloop.stores.latents import forget_latents
 from wyloop.stores.registry import load_checkpoint
 
+if TYPE_CHECKING:
+    from wyloop.models.mpvae.checkpoint import Checkpoint  # torch: three seconds
+
+IN_USE, SHIPPED = "promoted", "shipped"
+"""Names of models besides their ids: the one in use, and the one that comes with the package."""
 KEEP_NEWEST = 5
 MIN_AGE = timedelta(days=7)
 _ATTEMPTS = 10
@@ -52,6 +59,26 @@ def promoted(store: Store) -> str | None:
     """Return the id of the model in use; None: the shipped one."""
     stack = _stack(promotions(store))
     return stack[-1] if stack else None
+
+
+@translated
+def named_checkpoint(store: Store, name: str) -> "tuple[str | None, Checkpoint]":
+    """Return a model by its name.
+
+    Args:
+        store: The database.
+        name: An id; `promoted` for the model in use, the shipped one while nothing is promoted; or `shipped`.
+
+    Returns:
+        Its id, None for the shipped one, and the model ready for use.
+
+    Raises:
+        ModelError: No such model, or it does not load here.
+    """
+    from wyloop.models.mpvae.checkpoint import load_shipped  # torch: three seconds
+
+    model_id = promoted(store) if name == IN_USE else None if name == SHIPPED else name
+    return model_id, load_shipped() if model_id is None else load_checkpoint(store, model_id)
 
 
 @translated
@@ -127,7 +154,7 @@ def garbage(
 
 @translated
 def drop_weights(store: Store, chosen: list[Garbage]) -> int:
-    """Drop the weights of models that `garbage` named; cards and snapshots stay.
+    """Drop the weights of models that `garbage` named, and what was encoded with them; cards and snapshots stay.
 
     Returns:
         Bytes freed.
@@ -142,6 +169,7 @@ def drop_weights(store: Store, chosen: list[Garbage]) -> int:
         if found is not None:
             store.gridfs.delete(found["weights_file"])
             n_bytes += one.n_bytes
+        forget_latents(store, one.model_id)  # also when a process before was killed right here
     return n_bytes
 
 

@@ -14,6 +14,7 @@ from bson import ObjectId
 from wyloop.models.crystal import Crystal
 
 MOST_IN_ANION = 1.65  # difference in Pauling's electronegativity up to which pymatgen writes two elements as an anion
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
 
 
@@ -97,8 +98,7 @@ def _letters(index: int) -> str:
 
 def digest(value: object, length: int = 64) -> str:
     """Return the first `length` hexadecimal digits of the SHA-256 of a JSON value, keys sorted."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(_JSON.encode(value).encode()).hexdigest()[:length]
 
 
 def object_id(identity: str) -> ObjectId:

@@ -181,7 +181,7 @@ def _build(store: Store, found: Found) -> dict[str, int]:
     counts["materials built"] += build_materials(store).n_done
     counts["hulls built"] = build_hulls(store).n_done
     if store.database["optimade_structures"].find_one({}, {"_id": 1}) is not None:
-        view = build_optimade(store)
+        view = build_optimade(store, is_thorough=True)  # what stands in the view itself may be wrong
         counts["OPTIMADE entries built or removed"] = view.n_done + view.n_removed
     return counts
 

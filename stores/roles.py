@@ -19,8 +19,8 @@ _OWN = (
     "renameCollectionSameDB", "dropDatabase",
 )  # fmt: skip
 REMOVABLE = (
-    "encodings", "materials", "hulls", "optimade_structures", "optimade_references", "fs.files", "fs.chunks", "locks",
-    "ingests",
+    "encodings", "materials", "hulls", "optimade_structures", "optimade_references", "fs.files", "fs.chunks",
+    "latents.files", "latents.chunks", "locks", "ingests",
 )  # fmt: skip
 """Collections in which a writer may remove documents: derived ones, model files, locks; what is measured stays."""
 

@@ -1,10 +1,19 @@
 """What a model is trained on: rows of the database as they are now, with a hash that names exactly them."""
 
 import gzip
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import zlib
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from heapq import merge
+from itertools import groupby
+from math import nan
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wyloop.models.errors import DatabaseError
 from wyloop.models.wyckoff.gene import Gene
@@ -12,19 +21,20 @@ from wyloop.stores.connection import Store
 from wyloop.stores.documents.base import FloatField
 from wyloop.stores.documents.materials import MaterialDocument
 from wyloop.stores.failures import translated
-from wyloop.stores.records import digest
+from wyloop.stores.methods import PBE_METHODS
 
 if TYPE_CHECKING:
     from wyloop.models.mpvae.data import TrainingRow  # torch: three seconds
 
-PBE_METHODS = frozenset({"pbe", "mp-pbe", "gpaw-pbe", "vasp-pbe"})
-"""Gaps of these methods are training labels; a version, as in `gpaw-pbe/1`, is allowed behind."""
 METAL_GAP = 0.01  # eV, a PBE gap up to this is none
 CERTAIN_GAP = 1.0  # eV, with a measured gap above this the crystal is no metal in PBE either
 
-_STRUCTURE_FIELDS = {
+LABELS = ("volume_per_atom", "formation_energy_per_atom", "band_gap", "is_metal")
+"""What a row may be labelled with besides further properties, in the order in which labels are kept."""
+
+_FIELDS = {
     "_id": 0,
-    "structure_id": 1,
+    "fingerprint": 1,
     "formation_energy_per_atom": 1,
     "energy_method": 1,
     "band_gap": 1,
@@ -32,27 +42,71 @@ _STRUCTURE_FIELDS = {
     "volume_per_atom": 1,
     "material_id": 1,
 }
+_BATCH = 5000
+
+
+class SnapshotRows(Sequence["TrainingRow"]):
+    """Training rows kept as texts and numbers; each is made when it is asked for, as genes take ten times the room."""
+
+    def __init__(self, genes: Sequence[str], labels: Mapping[str, NDArray[np.float64]]) -> None:
+        self._genes = genes
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._genes)
+
+    @overload
+    def __getitem__(self, place: int) -> "TrainingRow": ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "tuple[TrainingRow, ...]": ...
+
+    def __getitem__(self, place: int | slice) -> "TrainingRow | tuple[TrainingRow, ...]":
+        from wyloop.models.mpvae.data import TrainingRow  # torch: three seconds
+
+        if isinstance(place, slice):
+            return tuple(self[one] for one in range(*place.indices(len(self))))
+        return TrainingRow(gene=Gene.parse(self._genes[place]), labels=self.labels_of(place))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SnapshotRows) and list(self.texts()) == list(other.texts())
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
+
+    def labels_of(self, place: int) -> dict[str, float]:
+        """Return the labels of one row, those that are not known left out."""
+        found = ((name, float(values[place])) for name, values in self._labels.items())
+        return {name: value for name, value in found if value == value}  # NaN: not known
+
+    def texts(self) -> Iterator[tuple[str, dict[str, float]]]:
+        """Yield gene and labels of each row."""
+        for place, gene in enumerate(self._genes):
+            yield gene, self.labels_of(place)
 
 
 @dataclass(frozen=True)
 class TrainingSnapshot:
     """Rows for training, in the order of their ids."""
 
-    rows: "tuple[TrainingRow, ...]"
+    rows: SnapshotRows
     row_ids: tuple[str, ...]
     hash: str
 
     def to_bytes(self) -> bytes:
         """Return ids, genes and labels, compressed: all that is needed to train on the same rows again."""
-        rows = [
-            [identity, str(row.gene), dict(row.labels)] for identity, row in zip(self.row_ids, self.rows, strict=True)
-        ]
-        return gzip.compress(json.dumps(rows, separators=(",", ":")).encode(), mtime=0)
+        packer = zlib.compressobj(9, wbits=31)  # gzip's format, without a time
+        parts = [packer.compress(text.encode()) for text in _as_json(self.row_ids, self.rows)]
+        return b"".join(parts) + packer.flush()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "TrainingSnapshot":
         """Read what `to_bytes` wrote."""
-        return _snapshot({identity: (text, labels) for identity, text, labels in json.loads(gzip.decompress(data))})
+        rows = json.loads(gzip.decompress(data))
+        further = sorted({name for _, _, labels in rows for name in labels} - set(LABELS))
+        gathered = _Gathered((*LABELS, *further))
+        for identity, gene, labels in rows:
+            gathered.add(identity, gene, labels)
+        return gathered.snapshot()
 
 
 @translated
@@ -60,7 +114,8 @@ def training_snapshot(store: Store, *, properties: Sequence[str] = ()) -> Traini
     """Collect encoded structures and validated materials; of equal gene and energy method, the lowest in energy.
 
     Labels are formation_energy_per_atom (eV/atom), band_gap (eV) where it was computed with PBE, is_metal (1 or 0)
-    where PBE or a large measured gap tells, and volume_per_atom (Å^3).
+    where PBE or a large measured gap tells, and volume_per_atom (Å^3). The rows are read gene by gene, so that besides
+    what is kept memory does not grow with their number.
 
     Args:
         store: The database.
@@ -71,20 +126,29 @@ def training_snapshot(store: Store, *, properties: Sequence[str] = ()) -> Traini
         DatabaseError: A property that is no numeric field of materials, or that is a label already.
     """
     further = _further_labels(store, properties)
-    encoded = store.database["encodings"].find(
-        {"fingerprint": {"$type": "string"}}, {"_id": 0, "structure_id": 1, "fingerprint": 1}, batch_size=10_000
+    structures = store.database["structures"].find(
+        {"fingerprint": {"$type": "string"}}, _FIELDS | {"structure_id": 1}, batch_size=_BATCH
     )
-    fingerprints = {row["structure_id"]: row["fingerprint"] for row in encoded}
-    best: dict[tuple[str, str], tuple[float, str, dict[str, float]]] = {}
-    for row in store.database["structures"].find({}, _STRUCTURE_FIELDS, batch_size=10_000):
-        if row["structure_id"] in fingerprints:
-            more = further.get(row.get("material_id", ""), {})
-            _keep_lowest(best, row["structure_id"], fingerprints[row["structure_id"]], row, more)
-    fields = {key: value for key, value in _STRUCTURE_FIELDS.items() if key != "structure_id"}
-    fields |= {"fingerprint": 1}
-    for row in store.database["materials"].find({"is_validated": True}, fields):
-        _keep_lowest(best, row["material_id"], row["fingerprint"], row, further.get(row["material_id"], {}))
-    return _snapshot({identity: (key[0], labels) for key, (_, identity, labels) in best.items()})
+    validated = store.database["materials"].find({"is_validated": True}, _FIELDS, batch_size=_BATCH)
+    rows = (cursor.sort("fingerprint", 1).allow_disk_use(True) for cursor in (structures, validated))
+    gathered = _Gathered((*LABELS, *properties))
+    for fingerprint, alike in groupby(merge(*rows, key=_gene_of), key=_gene_of):
+        best: dict[str, tuple[float, str, dict[str, float]]] = {}
+        for row in alike:
+            energy = row.get("formation_energy_per_atom")
+            identity = row.get("structure_id") or row["material_id"]
+            labels = training_labels(row) | further.get(row.get("material_id", ""), {})
+            found = (float("inf") if energy is None else float(energy), identity, labels)
+            method = row.get("energy_method") or ""
+            if method not in best or found[:2] < best[method][:2]:
+                best[method] = found
+        for _, identity, labels in best.values():
+            gathered.add(identity, fingerprint, labels)
+    return gathered.snapshot()
+
+
+def _gene_of(row: Mapping[str, Any]) -> str:
+    return str(row["fingerprint"])
 
 
 def training_labels(fields: Mapping[str, Any]) -> dict[str, float]:
@@ -119,23 +183,38 @@ def _further_labels(store: Store, properties: Sequence[str]) -> dict[str, dict[s
     }
 
 
-def _keep_lowest(
-    best: dict[tuple[str, str], tuple[float, str, dict[str, float]]],
-    identity: str,
-    fingerprint: str,
-    fields: Mapping[str, Any],
-    further: Mapping[str, float],
-) -> None:
-    energy = fields.get("formation_energy_per_atom")
-    row = (float("inf") if energy is None else float(energy), identity, training_labels(fields) | dict(further))
-    key = (fingerprint, fields.get("energy_method") or "")
-    if key not in best or row[:2] < best[key][:2]:
-        best[key] = row
+class _Gathered:
+    """Rows on their way into a snapshot, as lean as those in it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._ids: list[str] = []
+        self._genes: list[str] = []
+        self._labels = {name: array("d") for name in names}
+
+    def add(self, identity: str, gene: str, labels: Mapping[str, float]) -> None:
+        """Take a row in."""
+        self._ids.append(identity)
+        self._genes.append(gene)
+        for name, values in self._labels.items():
+            values.append(labels.get(name, nan))
+
+    def snapshot(self) -> TrainingSnapshot:
+        """Return the rows in the order of their ids."""
+        order = sorted(range(len(self._ids)), key=self._ids.__getitem__)
+        labels = {name: np.asarray(values, dtype=np.float64)[order] for name, values in self._labels.items()}
+        rows = SnapshotRows([self._genes[place] for place in order], labels)
+        ids = tuple(self._ids[place] for place in order)
+        made = hashlib.sha256()
+        for text in _as_json(ids, rows, is_sorted=True):
+            made.update(text.encode())
+        return TrainingSnapshot(rows, ids, made.hexdigest())
 
 
-def _snapshot(rows: Mapping[str, tuple[str, dict[str, float]]]) -> TrainingSnapshot:
-    from wyloop.models.mpvae.data import TrainingRow  # torch: three seconds
-
-    identities = tuple(sorted(rows))
-    made = tuple(TrainingRow(gene=Gene.parse(rows[identity][0]), labels=rows[identity][1]) for identity in identities)
-    return TrainingSnapshot(made, identities, digest([[identity, *rows[identity]] for identity in identities]))
+def _as_json(row_ids: Sequence[str], rows: SnapshotRows, *, is_sorted: bool = False) -> Iterator[str]:
+    """Yield the rows as one JSON list, piece by piece; with sorted keys it is what `digest` hashes."""
+    opening = "["
+    for identity, (gene, labels) in zip(row_ids, rows.texts(), strict=True):
+        text = json.dumps([identity, gene, labels], separators=(",", ":"), sort_keys=is_sorted, ensure_ascii=False)
+        yield opening + text
+        opening = ","
+    yield "]" if row_ids else "[]"

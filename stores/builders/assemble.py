@@ -14,6 +14,10 @@ from wyloop.stores.materials import MaterialRecord, MethodEnergy, material_docum
 from wyloop.stores.methods import FORCE_FIELD, UNKNOWN, preference
 from wyloop.stores.records import crystal_of, digest
 
+PHYSICS = ("static", "dft_phonon", "bands", "transport")
+"""Kinds of calculation that tell more of a material than energy and gap."""
+GAP_BY = ("bands", "static")
+"""Kinds whose gap counts before that of the light calculation, the finest first."""
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -46,7 +50,7 @@ def best_of_kind(records: Iterable[CalculationRecord]) -> dict[str, CalculationR
     def order(record: CalculationRecord) -> tuple[bool, bool, datetime, str]:
         is_completed = record.status == "completed"
         finished = record.finished_at or _LONG_AGO
-        return is_completed and not record.problems, is_completed, finished, record.calculation_id
+        return is_completed and not record.is_withheld, is_completed, finished, record.calculation_id
 
     return {record.kind: record for record in sorted(records, key=order)}
 
@@ -56,7 +60,7 @@ def is_usable(relaxation: CalculationRecord | None) -> bool:
     return (
         relaxation is not None
         and relaxation.status == "completed"
-        and not relaxation.problems
+        and not relaxation.is_withheld
         and relaxation.crystal is not None
     )
 
@@ -95,10 +99,17 @@ def _computed(inputs: GeneInputs) -> MaterialRecord | None:
     relaxation, phonon, dft = of_kind.get("relaxation"), of_kind.get("phonon"), of_kind.get("dft")
     if relaxation is None or relaxation.crystal is None or not is_usable(relaxation):
         return None
+    phonon = None if phonon is not None and phonon.is_withheld else phonon
     has_phonon = phonon is not None and phonon.status == "completed"
-    has_dft = dft is not None and dft.status == "completed" and not dft.problems
+    has_dft = dft is not None and dft.status == "completed" and not dft.is_withheld
     energy = _number(relaxation, "formation_energy_per_atom")
-    completed = [found for found in of_kind.values() if found.status == "completed"]
+    of_dft = {kind: found for kind in PHYSICS if (found := of_kind.get(kind)) is not None and _counts(found)}
+    phonon = of_dft.get("dft_phonon", phonon)
+    has_phonon = has_phonon or "dft_phonon" in of_dft
+    gap = next((of_dft[kind] for kind in GAP_BY if kind in of_dft), dft if has_dft else None)
+    completed = [
+        found for found in of_kind.values() if found.status == "completed" and found.review in (None, "accepted")
+    ]
     made = MaterialRecord(
         material_id=material_id(inputs.fingerprint),
         fingerprint=inputs.fingerprint,
@@ -106,12 +117,13 @@ def _computed(inputs: GeneInputs) -> MaterialRecord | None:
         crystal=relaxation.crystal,
         formation_energy_per_atom=energy,
         energy_method=FORCE_FIELD,
-        band_gap=_number(dft, "band_gap") if dft and has_dft else None,
-        band_gap_method=dft.protocol if dft and has_dft else None,
-        is_gap_direct=dft.result.get("is_direct") is True if dft and has_dft else None,
+        band_gap=_number(gap, "band_gap") if gap else None,
+        band_gap_method=gap.protocol if gap else None,
+        is_gap_direct=gap.result.get("is_direct") is True if gap else None,
         dft_formation_energy_per_atom=_dft_formation_energy(dft, inputs.references) if dft and has_dft else None,
         lowest_optical_frequency=_number(phonon, "lowest_optical_frequency") if phonon and has_phonon else None,
         phonon_verdict=_phonon_verdict(phonon),
+        physics=_physics(dft if has_dft else None, of_dft),
         calculation_ids=tuple(sorted(found.calculation_id for found in completed)),
         energies=() if energy is None else (MethodEnergy(FORCE_FIELD, energy, relaxation.calculation_id),),
         last_updated=max(found.last_updated for found in completed if found.last_updated is not None),
@@ -196,6 +208,32 @@ def _dft_formation_energy(dft: CalculationRecord, references: Mapping[str, float
         return formation_energy_per_atom(energy, dft.crystal.amounts, references)
     except CalculatorError:  # a reference is still to come
         return None
+
+
+def _counts(found: CalculationRecord) -> bool:
+    return found.status == "completed" and not found.is_withheld
+
+
+def _physics(dft: CalculationRecord | None, of_dft: Mapping[str, CalculationRecord]) -> dict[str, Any]:
+    """Return what DFT says of a material beyond gap, energies and verdict, with the protocols that say it."""
+    told: dict[str, Any] = {} if dft is None else {"dft_protocol": dft.protocol}
+    static, phonon = of_dft.get("static"), of_dft.get("dft_phonon")
+    bands, transport = of_dft.get("bands"), of_dft.get("transport")
+    if static is not None:
+        told["static_protocol"] = static.protocol
+        names = ("direct_band_gap", "is_metal", "max_force", "max_stress", "magnetic_moment")
+        told |= {name: static.result[name] for name in names if name in static.result}
+    if phonon is not None:
+        told["phonon_protocol"] = phonon.protocol
+        told["phonon_tolerance"] = phonon.result.get("tolerance")
+        told["phonon_frequencies"] = phonon.result.get("frequencies")
+    if bands is not None:
+        told["bands_calculation_id"] = bands.calculation_id
+        told["direct_band_gap"] = bands.result.get("direct_band_gap")
+    if transport is not None:
+        told["transport_protocol"] = transport.protocol
+        told["transport"] = transport.result.get("rows")
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _number(record: CalculationRecord, name: str) -> float | None:

@@ -7,47 +7,34 @@ stays marked until the systems above it are done: killed at any moment, what is 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime
-from itertools import chain, combinations
+from itertools import chain
 from typing import Any
 
 from maggma.core import Builder
 from maggma.stores import MongoStore
-from pymongo import DeleteOne, ReplaceOne, UpdateOne
+from pymongo import UpdateOne
 
-from wyloop.models.screening.hull import STABILITY_CUTOFF, Entry
-from wyloop.models.targets import Target
 from wyloop.stores.builders.hull_documents import (
     HullInputs,
     HullOutputs,
     MaterialEnergies,
     Phase,
-    Told,
     hulls_of,
     stable_phases,
 )
+from wyloop.stores.builders.hull_writes import CampaignJudge, delete_hulls, unmark, write_hulls
 from wyloop.stores.builders.lock import building, with_sign_of_life
 from wyloop.stores.builders.run import BuildCounts, OnProgress, batches, maggma_store, run
-from wyloop.stores.bulk import insert_new
+from wyloop.stores.competing import subsystems
 from wyloop.stores.connection import Store
 from wyloop.stores.failures import translated
-from wyloop.stores.materials import MethodEnergy, hull_fields, material_record
+from wyloop.stores.materials import MethodEnergy, hull_fields
 from wyloop.stores.methods import UNKNOWN
-from wyloop.stores.verdicts import judge
 
 CHUNK_SIZE = 1000
 PARALLEL_FROM = 20_000  # chemical systems
 MAX_ELEMENTS = 120
-_ENTRY_FIELDS = {
-    "_id": 0,
-    "structure_id": 1,
-    "material_id": 1,
-    "chemsys": 1,
-    "formation_energy_per_atom": 1,
-    "species": 1,
-    "crystal.species": 1,
-}
 _MATERIAL_FIELDS = {
     "_id": 0,
     "material_id": 1,
@@ -62,33 +49,6 @@ _MATERIAL_FIELDS = {
     "campaign_id": 1,
     "last_updated": 1,
 }
-
-
-@translated
-def hull_entries(store: Store, chemsys: Iterable[str]) -> dict[str, list[Entry]]:
-    """Return each chemical system's competing phases for a screen: every crystal of its elements with an energy.
-
-    The energies are of every method, as the labels are that a model predicts from; a hull document holds one method's.
-    """
-    wanted = sorted(set(chemsys))
-    within = sorted({subset for name in wanted for subset in subsystems(name)})
-    found: dict[str, list[Entry]] = defaultdict(list)
-    # of the materials only those that no structure of the database stands for
-    conditions: dict[str, dict[str, Any]] = {"structures": {}, "materials": {"structure_ids": []}}
-    for collection, condition in conditions.items():
-        for batch in batches(within):
-            criteria = {"chemsys": {"$in": batch}, "formation_energy_per_atom": {"$type": "number"}, **condition}
-            for row in store.database[collection].find(criteria, _ENTRY_FIELDS):
-                species = row["crystal"]["species"] if "crystal" in row else row["species"]
-                identity = row["material_id"] if "crystal" in row else row["structure_id"]
-                amounts = {element: species.count(element) for element in sorted(set(species))}
-                found[row["chemsys"]].append(Entry(amounts, row["formation_energy_per_atom"], identity))
-    return {
-        name: sorted(
-            (entry for subset in subsystems(name) for entry in found.get(subset, ())), key=lambda entry: entry.identity
-        )
-        for name in wanted
-    }
 
 
 @translated
@@ -126,12 +86,6 @@ def build_hulls(
     return BuildCounts(builder.n_done, 0, max(0, n_hulls - builder.n_written))
 
 
-def subsystems(chemsys: str) -> list[str]:
-    """Return the chemical systems within a system's elements, itself last."""
-    elements = chemsys.split("-")
-    return ["-".join(chosen) for n in range(1, len(elements) + 1) for chosen in combinations(elements, n)]
-
-
 class HullBuilder(Builder):
     """maggma builder from `materials` to `hulls`, and to what these say of the materials."""
 
@@ -162,7 +116,7 @@ class HullBuilder(Builder):
         self._last_marks: dict[str, int | None] = {}
         """Marks that come off when the systems above are done."""
         self._last_gone: list[dict[str, Any]] = []
-        self._campaigns: dict[str, tuple[Target, float] | None] = {}
+        self._judge = CampaignJudge(store)
         super().__init__([self.materials], [self.hulls], chunk_size)
 
     def get_items(self) -> Iterator[HullInputs]:
@@ -177,8 +131,8 @@ class HullBuilder(Builder):
         for n_elements in range(1, MAX_ELEMENTS + 1):
             for batch in batches(sorted(self._to_do.pop(n_elements, ())), self.chunk_size):
                 yield self._inputs(batch)
-        self._unmark(self._last_marks)
-        self._delete(self._last_gone)
+        unmark(self.hulls, self._last_marks)
+        delete_hulls(self.hulls, self._last_gone)
 
     def process_item(self, item: HullInputs) -> HullOutputs:
         """Compute the hulls of one chemical system; a pure function, so that other processes can do it."""
@@ -211,9 +165,9 @@ class HullBuilder(Builder):
             gone += lost
             self._last_gone += lost
             self._stable[item.chemsys] = _stable_by_method(item.hulls)
-        self._write([hull | {"stale": marks[hull["hull_id"]]} for hull in written], gone, before)
+        write_hulls(self.hulls, [hull | {"stale": marks[hull["hull_id"]]} for hull in written], gone, before)
         self._tell(items)
-        self._unmark({identity: mark for identity, mark in marks.items() if identity not in self._last_marks})
+        unmark(self.hulls, {identity: mark for identity, mark in marks.items() if identity not in self._last_marks})
         self.n_written += len(written)
         self.n_done += len(written) + len(gone)
 
@@ -288,39 +242,11 @@ class HullBuilder(Builder):
                 self._to_do[name.count("-") + 1].add(name)
                 self.total += 1
 
-    def _write(
-        self, written: list[dict[str, Any]], gone: list[dict[str, Any]], before: Mapping[str, dict[str, Any]]
-    ) -> None:
-        """Write hulls, and mark those that are to go; one that was marked anew since it was read is built again."""
-        insert_new(self.hulls._collection, [hull for hull in written if hull["hull_id"] not in before])
-        replacements = [
-            ReplaceOne(_as_read(before[hull["hull_id"]]), hull) for hull in written if hull["hull_id"] in before
-        ]
-        replacements_and_marks = [*replacements, *(UpdateOne(_as_read(hull), {"$set": {"stale": 1}}) for hull in gone)]
-        if replacements_and_marks:
-            self.hulls._collection.bulk_write(replacements_and_marks, ordered=False)
-        for hull in gone:
-            hull["stale"] = 1
-
-    def _delete(self, gone: list[dict[str, Any]]) -> None:
-        if gone:
-            self.hulls._collection.bulk_write([DeleteOne(_as_read(hull)) for hull in gone], ordered=False)
-
-    def _unmark(self, marks: Mapping[str, int | None]) -> None:
-        """Take the marks off, but for those that somebody renewed meanwhile."""
-        by_mark: dict[int, list[str]] = defaultdict(list)
-        for identity, mark in marks.items():
-            if mark is not None:
-                by_mark[mark].append(identity)
-        for mark, marked in by_mark.items():
-            for batch in batches(marked, 5000):
-                done = {"hull_id": {"$in": batch}, "stale": mark}
-                self.hulls._collection.update_many(done, {"$unset": {"stale": ""}})
-
     def _tell(self, items: list[HullOutputs]) -> None:
         """Write what the hulls say to the materials that are still those that were read."""
         told = {identity: told for item in items for identity, told in item.told.items()}
-        judged = self._judged({name: told[name] for name in told if self._rows[name].get("campaign_id") is not None})
+        of_campaigns = {name: one for name, one in told.items() if self._rows[name].get("campaign_id") is not None}
+        judged = self._judge(of_campaigns)
         operations = []
         for identity, one in told.items():
             row = self._rows[identity]
@@ -333,31 +259,6 @@ class HullBuilder(Builder):
                 operations.append(UpdateOne(read, {"$set": fields}))
         if operations:
             self.materials._collection.bulk_write(operations, ordered=False)
-
-    def _judged(self, told: dict[str, Told]) -> dict[str, tuple[bool, bool]]:
-        """Return of each material of a campaign whether it is validated, and meets the campaign's target."""
-        judged = {}
-        for found in self.materials._collection.find({"material_id": {"$in": sorted(told)}}) if told else ():
-            record = material_record(found)
-            campaign = self._campaign(str(record.campaign_id))
-            if campaign is not None:
-                one = told[record.material_id]
-                record = replace(record, energy_above_hull=one.energy_above_hull, hull_id=one.hull_id)
-                judgement = judge(record, *campaign)
-                judged[record.material_id] = judgement.is_validated, judgement.meets_target
-        return judged
-
-    def _campaign(self, identity: str) -> tuple[Target, float] | None:
-        if identity not in self._campaigns:
-            found = self.store.database["campaigns"].find_one({"campaign_id": identity})
-            self._campaigns[identity] = None if found is None else (
-                Target.parse(found["target"]), found["settings"].get("hull_cutoff", STABILITY_CUTOFF)
-            )  # fmt: skip
-        return self._campaigns[identity]
-
-
-def _as_read(hull: Mapping[str, Any]) -> dict[str, Any]:
-    return {"hull_id": hull["hull_id"], "stale": hull.get("stale")}
 
 
 def _all_systems(store: MongoStore) -> set[str]:

@@ -18,7 +18,7 @@ from wyloop.stores.materials import FROM_HULL
 
 CHUNK_SIZE = 1000
 PARALLEL_FROM = 20_000  # genes; assembling takes 0.3 ms each, starting processes two to three seconds
-OPEN_STATUSES = ("dispatched", "off_target", "unstable", "validated")
+OPEN_STATUSES = ("dispatched", "quarantined", "off_target", "unstable", "validated")
 """Candidates that a material can belong to: those that were taken on and have not failed."""
 
 _KNOWN_FIELDS = {
@@ -180,7 +180,11 @@ def _genes_of_calculations(store: Store) -> set[str]:
     """Return the genes with completed calculations that no material names, or a DFT energy without its references."""
     database = store.database
     subjects: dict[str, set[str]] = {}
-    completed = {"status": "completed", "kind": {"$ne": "reference"}}
+    completed = {
+        "status": "completed",
+        "kind": {"$ne": "reference"},
+        "review": {"$nin": ["quarantined", "rejected"]},  # what is withheld makes no material
+    }
     fields = {"subject": 1, "calculation_id": 1, "_id": 0}
     for row in database["calculations"].find(completed, fields):
         subjects.setdefault(row["subject"], set()).add(row["calculation_id"])

@@ -99,10 +99,10 @@ def _mapper(process: Callable[[Any], Any], n_processes: int) -> Iterator[Callabl
         yield lambda chunk: [process(item) for item in chunk]
         return
     # spawn: a forked child would hold the parent's connections and threads
-    with ProcessPoolExecutor(n_processes, get_context("spawn"), initializer=_leave_interrupts) as pool:
+    with ProcessPoolExecutor(n_processes, get_context("spawn"), initializer=leave_interrupts) as pool:
         yield lambda chunk: list(pool.map(process, chunk, chunksize=max(1, len(chunk) // (4 * n_processes))))
 
 
-def _leave_interrupts() -> None:
+def leave_interrupts() -> None:
     """Let Ctrl-C be the parent's affair: a child would only print a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from mongoengine.base import BaseField
 from mongoengine.errors import FieldDoesNotExist, ValidationError
 
 from wyloop.models.errors import DatabaseError
-from wyloop.stores.documents.converters import NOT_SURE, Converter, converter
+from wyloop.stores.documents.converters import NOT_SURE, Converter, converter, plain_type
 
 ALIAS = "wyloop"
 """The mongoengine connection that the documents belong to: the store connected last in this process."""
@@ -81,8 +82,8 @@ class ArrayField(BaseField):
         n_axes = 1 if self.width is None else 2
         if not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != n_axes:
             return NOT_SURE
-        if (n_axes == 2 and value.shape[1] != self.width) or not np.isfinite(value).all():
-            return NOT_SURE
+        if (n_axes == 2 and value.shape[1] != self.width) or not isfinite(np.vdot(value, value)):
+            return NOT_SURE  # a sum of squares is finite where every number is, unless they are very large
         return value.tolist()
 
 
@@ -130,12 +131,14 @@ def checked(document: type[WyloopDocument], fields: Mapping[str, Any]) -> dict[s
     Raises:
         DatabaseError: A field that the document does not have, or a value that it does not allow, or one missing.
     """
-    given = {"code_version": code_version(), "last_updated": now(), **fields}
+    given = {"code_version": code_version(), **fields}
+    if "last_updated" not in given:
+        given["last_updated"] = now()
     plan = _plan(document)
     if not given.keys() <= plan.keys():
         _refuse_unknown(document, given)
     made: dict[str, Any] = {}
-    for name, (convert, default, is_required) in plan.items():
+    for name, (plain, convert, default, is_required) in plan.items():
         value = given.get(name)
         if value is None:
             value = default() if callable(default) else default
@@ -143,23 +146,29 @@ def checked(document: type[WyloopDocument], fields: Mapping[str, Any]) -> dict[s
                 if is_required:
                     raise DatabaseError(f"{document.__name__} lacks {name}; expected a value; its schema requires one")
                 continue
+        if type(value) is plain:
+            made[name] = value
+            continue
         made[name] = convert(value)
         if made[name] is NOT_SURE:
             made[name] = _converted(document, name, value)
     return made
 
 
-def _plan(document: type[WyloopDocument]) -> dict[str, tuple[Converter, Any, bool]]:
-    """Return each field's fast check, its default, and whether it must have a value."""
+_Plan = dict[str, tuple[type | None, Converter, Any, bool]]
+
+
+def _plan(document: type[WyloopDocument]) -> _Plan:
+    """Return each field's type that is stored as it is, its fast check, default, and whether it must have a value."""
     if document not in _PLANS:
         _PLANS[document] = {
-            name: (converter(field), field.default, field.required and name != "id")
+            name: (plain_type(field), converter(field), field.default, field.required and name != "id")
             for name, field in document._fields.items()
         }
     return _PLANS[document]
 
 
-_PLANS: dict[type[WyloopDocument], dict[str, tuple[Converter, Any, bool]]] = {}
+_PLANS: dict[type[WyloopDocument], _Plan] = {}
 
 
 def checked_update(document: type[WyloopDocument], fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from mongoengine import DateTimeField, DictField, IntField, ListField, StringFie
 
 from wyloop.stores.documents.base import StringsField, WyloopDocument
 
-CAMPAIGN_STATES = ("active", "paused", "stopped")
+CAMPAIGN_STATES = ("created", "active", "paused", "stopped", "finished")
 ROUND_STATES = ("open", "closed")
 
 
@@ -19,12 +19,18 @@ class CampaignDocument(WyloopDocument):
     name = StringField(required=True)
     target = StringsField(required=True)
     settings = DictField()
+    definition = DictField()  # as it was given: target, budget, policy, schedule
     state = StringField(required=True, choices=CAMPAIGN_STATES)
+    reason = StringField()  # why it is in this state
     rounds_requested = IntField(unit="1", required=True, min_value=0)
     rounds_closed = IntField(unit="1", required=True, min_value=0)
     created_at = DateTimeField(required=True)
+    started_at = DateTimeField()
+    next_advance_at = DateTimeField()
     lease_owner = StringField()
+    lease_run_id = StringField()  # Prefect's flow run of the owner
     lease_expires_at = DateTimeField()
+    rev = IntField(unit="1", default=0, min_value=0)  # grows with every write under a lease
     fencing_token = IntField(unit="1", required=True, default=0, min_value=0)
 
 

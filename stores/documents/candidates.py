@@ -12,7 +12,7 @@ from mongoengine import (
     StringField,
 )
 
-from wyloop.stores.documents.base import FloatField, StringsField, WyloopDocument
+from wyloop.stores.documents.base import CrystalFields, FloatField, StringsField, WyloopDocument
 
 CANDIDATE_STATUSES = (
     "proposed",
@@ -21,6 +21,7 @@ CANDIDATE_STATUSES = (
     "selected",
     "dispatched",
     "failed",
+    "quarantined",
     "unstable",
     "off_target",
     "validated",
@@ -89,7 +90,9 @@ class CandidateDocument(WyloopDocument):
     prediction = EmbeddedDocumentField(PredictionFields)
     verdicts = ListField(EmbeddedDocumentField(VerdictFields))
     model_id = StringField()
-    sampler = StringField(required=True)
+    sampler = StringField(required=True)  # name of the generator that proposed it first
+    crystal = EmbeddedDocumentField(CrystalFields)  # the generator's own, the first start structure of a relaxation
+    origin = DictField(default=None)  # what the generator says of where it is from, such as file and row
     seed = IntField(unit="1", required=True, min_value=0)
     status = StringField(required=True, choices=CANDIDATE_STATUSES)
     reason = StringField()

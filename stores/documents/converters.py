@@ -41,6 +41,17 @@ def converter(field: BaseField) -> Converter:
     return _never
 
 
+def plain_type(field: BaseField) -> type | None:
+    """Return the type of which the field stores every value as it is; None where there is more to check."""
+    if type(field) is StringField:
+        free = field.regex is None and field.max_length is None and field.min_length is None and field.choices is None
+        return str if free else None
+    return _PLAIN.get(type(field))
+
+
+_PLAIN: Mapping[type, type] = {BooleanField: bool, DateTimeField: datetime}
+
+
 def _never(_value: Any) -> Any:
     return NOT_SURE
 

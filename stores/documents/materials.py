@@ -11,7 +11,8 @@ from mongoengine import (
     StringField,
 )
 
-from wyloop.stores.documents.base import CrystalFields, FloatField, StringsField, WyloopDocument
+from wyloop.stores.documents.base import ArrayField, CrystalFields, FloatField, StringsField, WyloopDocument
+from wyloop.stores.documents.calculations import TransportFields
 
 
 class MethodEnergyFields(EmbeddedDocument):
@@ -22,6 +23,24 @@ class MethodEnergyFields(EmbeddedDocument):
     source_id = StringField(required=True)  # the structure or calculation that it is from
     energy_above_hull = FloatField(unit="eV/atom", min_value=0)
     hull_id = StringField()
+
+
+class PhysicsFields(EmbeddedDocument):
+    """What our DFT says beyond gap and energies, with the protocols that say it."""
+
+    dft_protocol = StringField()
+    static_protocol = StringField()
+    phonon_protocol = StringField()
+    direct_band_gap = FloatField(unit="eV", min_value=0)
+    is_metal = BooleanField()
+    max_force = FloatField(unit="eV/Å")
+    max_stress = FloatField(unit="GPa")
+    magnetic_moment = FloatField(unit="µB")
+    phonon_tolerance = FloatField(unit="THz")
+    phonon_frequencies = ArrayField(unit="THz")
+    bands_calculation_id = StringField()  # its arrays and picture are the band structure and density of states
+    transport_protocol = StringField()
+    transport = ListField(EmbeddedDocumentField(TransportFields))
 
 
 class MaterialDocument(WyloopDocument):
@@ -69,6 +88,7 @@ class MaterialDocument(WyloopDocument):
     dft_formation_energy_per_atom = FloatField(unit="eV/atom")
     lowest_optical_frequency = FloatField(unit="THz")
     phonon_verdict = StringField()
+    physics = EmbeddedDocumentField(PhysicsFields)
     candidate_id = StringField()
     campaign_id = StringField()
     round_number = IntField(unit="1", min_value=0)

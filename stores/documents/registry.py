@@ -1,11 +1,13 @@
 """All collections, in the order of the loop."""
 
 from wyloop.stores.documents.base import WyloopDocument
+from wyloop.stores.documents.budgets import BudgetDocument, ReservationDocument
 from wyloop.stores.documents.calculations import CalculationDocument
 from wyloop.stores.documents.campaigns import CampaignDocument, RoundDocument
 from wyloop.stores.documents.candidates import CandidateDocument
 from wyloop.stores.documents.encodings import EncodingDocument
 from wyloop.stores.documents.hulls import HullDocument
+from wyloop.stores.documents.imports import ImportDocument
 from wyloop.stores.documents.ingests import IngestDocument
 from wyloop.stores.documents.materials import MaterialDocument
 from wyloop.stores.documents.model_versions import ModelVersionDocument
@@ -21,6 +23,9 @@ DOCUMENTS: tuple[type[WyloopDocument], ...] = (
     PromotionDocument,
     CampaignDocument,
     RoundDocument,
+    BudgetDocument,
+    ReservationDocument,
+    ImportDocument,
     CandidateDocument,
     CalculationDocument,
     MaterialDocument,

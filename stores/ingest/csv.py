@@ -32,6 +32,7 @@ def ingest_csv(
     gap_method: str = "pbe",
     on_progress: OnProgress | None = None,
     on_refusal: OnRefusal | None = None,
+    is_encoding: bool = False,
 ) -> IngestReport:
     """Read crystals and labels from a CSV file into `structures`; reading it again changes nothing.
 
@@ -47,13 +48,14 @@ def ingest_csv(
         gap_method: Method of the band gaps.
         on_progress: Told the rows done and their total.
         on_refusal: Told each row that was not taken.
+        is_encoding: Encode what is new at once, which spares the encoding builder a second write of each structure.
 
     Raises:
         IngestError: The file can't be read, is empty, or lacks a needed column. Nothing was written then.
     """
     tally = Tally()
     rows = read_csv(path, tally, source=source, energy_method=energy_method, gap_method=gap_method)
-    return take_in(store, rows, tally, on_progress=on_progress, on_refusal=on_refusal)
+    return take_in(store, rows, tally, on_progress=on_progress, on_refusal=on_refusal, is_encoding=is_encoding)
 
 
 def source_of(path: Path) -> str:

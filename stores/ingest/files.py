@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wyloop.models.errors import IngestError
@@ -75,6 +75,7 @@ def ingest_files(
     gap_method: str = "pbe",
     on_progress: OnProgress | None = None,
     on_refusal: OnRefusal | None = None,
+    is_encoding: bool = False,
 ) -> IngestReport:
     """Read files and folders into `structures`; reading them again changes nothing.
 
@@ -91,6 +92,7 @@ def ingest_files(
         gap_method: Method of band gaps that name none.
         on_progress: Told the rows done and their total.
         on_refusal: Told each row that was not taken.
+        is_encoding: Encode what is new at once, which spares the encoding builder a second write of each structure.
 
     Raises:
         IngestError: A path does not exist, there is nothing to read, or a table alone can't be read.
@@ -109,7 +111,7 @@ def ingest_files(
     functionals: set[str] = set()
     rows = _rows(found, tally, source, energy_method, gap_method, is_alone=is_alone)
     noted = _noting(rows, functionals)
-    report = take_in(store, noted, tally, on_progress=on_progress, on_refusal=on_refusal)
+    report = take_in(store, noted, tally, on_progress=on_progress, on_refusal=on_refusal, is_encoding=is_encoding)
     notes = list(report.notes)
     if functionals:
         n_related = relate_energies(store, functionals)
@@ -117,15 +119,7 @@ def ingest_files(
             notes.append(f"formation energies of {n_related} calculations follow from references of their method")
     if found.skipped:
         notes.append(f"not read{_skipped(found.skipped)}")
-    return IngestReport(
-        report.n_rows,
-        report.n_added,
-        report.n_unchanged,
-        report.n_updated,
-        report.refused,
-        tuple(notes),
-        report.n_refused_more,
-    )
+    return replace(report, notes=tuple(notes))
 
 
 def find_items(paths: Sequence[Path], kind: str | None = None) -> Found:

@@ -12,7 +12,8 @@ from wyloop.stores.connection import Store
 from wyloop.stores.failures import translated
 from wyloop.stores.ingest.columns import Labels
 from wyloop.stores.ingest.report import MAX_KEPT, IngestReport, OnProgress, OnRefusal, Refusal
-from wyloop.stores.ingest.structures import SourceStructure, Written, write_structures
+from wyloop.stores.ingest.structures import SourceStructure
+from wyloop.stores.ingest.writer import StructureWriter
 
 BATCH_SIZE = 500
 MAX_NAMES_SHOWN = 12
@@ -58,6 +59,7 @@ def take_in(
     on_progress: OnProgress | None = None,
     on_refusal: OnRefusal | None = None,
     n_before: int = 0,
+    is_encoding: bool = False,
 ) -> IngestReport:
     """Write the rows of a reader into `structures`; memory does not grow with their number.
 
@@ -68,13 +70,14 @@ def take_in(
         on_progress: Told the rows done and their total, estimated from the share of the input read.
         on_refusal: Told each row that was not taken.
         n_before: Rows of earlier parts of the same source, which count in the numbers of refused rows.
+        is_encoding: Find the genes of new structures while reading goes on, and write their encodings with them; what
+            was there and changed is left to the encoding builder.
     """
     n_rows = 0
     told_at = time.monotonic()
-    written = Written()
     batch: list[SourceStructure] = []
     refused = _Refused(n_before, on_refusal)
-    with closing(FirstRows()) as seen:
+    with closing(FirstRows()) as seen, StructureWriter(store, is_encoding=is_encoding) as writer:
         for row in rows:
             n_rows += 1
             if isinstance(row, Refusal):
@@ -84,11 +87,13 @@ def take_in(
             else:
                 batch.append(row)
             if len(batch) == BATCH_SIZE:
-                written, batch = written + write_structures(store, batch), []
+                writer.write(batch)
+                batch = []
             if on_progress is not None and time.monotonic() - told_at > PROGRESS_INTERVAL:
                 told_at = time.monotonic()
                 on_progress(n_rows, max(round(n_rows / (tally.share_read or 1.0)), n_rows))
-        written += write_structures(store, batch)
+        writer.write(batch)
+    written = writer.written
     if on_progress is not None:
         on_progress(n_rows, n_rows)
     return IngestReport(
@@ -99,6 +104,8 @@ def take_in(
         tuple(refused.kept),
         notes_of(tally, n_rows),
         n_refused_more=refused.n_refused - len(refused.kept),
+        n_encoded=writer.n_encoded,
+        n_not_encodable=writer.n_not_encodable,
     )
 
 

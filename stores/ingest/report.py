@@ -50,6 +50,10 @@ class IngestReport:
     """What a user should know of the rows that were taken, such as labels that are missing."""
     n_refused_more: int = 0
     """Refused after those in `refused`."""
+    n_encoded: int = 0
+    """Written with their genes; the encoding builder finds the others."""
+    n_not_encodable: int = 0
+    """Written, and known to have no gene."""
 
     @property
     def n_refused(self) -> int:

@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 EXPLAINED = ("find", "aggregate", "count", "distinct", "update", "delete", "findAndModify")
 LARGE = (
     "structures", "encodings", "candidates", "calculations", "materials", "hulls", "optimade_structures",
-    "fs.files", "fs.chunks", "latents.files", "latents.chunks",
+    "fs.files", "fs.chunks", "latents.files", "latents.chunks", "imports",
 )  # fmt: skip
 """Collections that grow with the database; the others hold campaigns, rounds, models and the like."""
 _OF_THE_SESSION = ("$db", "lsid", "$clusterTime", "$readPreference", "txnNumber", "startTransaction", "autocommit")

@@ -10,11 +10,12 @@ import pytest
 from wyloop.models.crystal import Crystal
 from wyloop.models.screening.hull import Entry, energy_above_hull
 from wyloop.models.wyckoff.gene import Gene, canonical
-from wyloop.stores.builders import lock
-from wyloop.stores.builders.hulls import HullBuilder, build_hulls, hull_entries, subsystems
+from wyloop.stores.builders import hulls, lock
+from wyloop.stores.builders.hulls import HullBuilder, build_hulls
 from wyloop.stores.builders.lock import building
 from wyloop.stores.builders.run import BuildCounts, run
 from wyloop.stores.campaigns import create_campaign
+from wyloop.stores.competing import hull_entries, subsystems
 from wyloop.stores.connection import Store
 from wyloop.stores.documents.base import now
 from wyloop.stores.ingest.structures import SourceStructure, write_structures
@@ -62,12 +63,12 @@ def test_a_hull_is_of_one_method_and_knows_the_stable_phases_below(database: Sto
         phase({"Na": 1, "Br": 1}, None),
     )
     assert build_hulls(database) == BuildCounts(5, 0, 0)
-    hulls = {row["hull_id"]: row for row in database.database["hulls"].find()}
-    assert set(hulls) == {"Cl-K|mp-pbe", "Cl-Na|chgnet", "Cl-Na|mp-pbe", "Cl-K-Na|chgnet", "Cl-K-Na|mp-pbe"}
-    assert [entry["identity"] for entry in hulls["Cl-Na|chgnet"]["entries"]] == ["m-Na1Cl1", "m-Na1Cl1-CsCl"]
-    assert hulls["Cl-K-Na|chgnet"]["phases"] == []  # its material decomposes into nothing else
-    assert (hulls["Cl-K-Na|mp-pbe"]["n_entries"], hulls["Cl-K-Na|mp-pbe"]["phases"]) == (0, ["m-K1Cl1", "m-Na1Cl1-mp"])
-    assert all("stale" not in hull for hull in hulls.values())
+    found = {row["hull_id"]: row for row in database.database["hulls"].find()}
+    assert set(found) == {"Cl-K|mp-pbe", "Cl-Na|chgnet", "Cl-Na|mp-pbe", "Cl-K-Na|chgnet", "Cl-K-Na|mp-pbe"}
+    assert [entry["identity"] for entry in found["Cl-Na|chgnet"]["entries"]] == ["m-Na1Cl1", "m-Na1Cl1-CsCl"]
+    assert found["Cl-K-Na|chgnet"]["phases"] == []  # its material decomposes into nothing else
+    assert (found["Cl-K-Na|mp-pbe"]["n_entries"], found["Cl-K-Na|mp-pbe"]["phases"]) == (0, ["m-K1Cl1", "m-Na1Cl1-mp"])
+    assert all("stale" not in hull for hull in found.values())
     assert build_hulls(database) == BuildCounts(0, 0, 5)
     assert material(database, "m-Na1Br1").hull_id is None
 
@@ -146,9 +147,9 @@ class KilledError(Exception):
     """In place of a kill, at a place of our choice."""
 
 
-@pytest.mark.parametrize("step", ["_write", "_tell", "_unmark"])
+@pytest.mark.parametrize(("owner", "step"), [(hulls, "write_hulls"), (HullBuilder, "_tell"), (hulls, "unmark")])
 def test_killed_before_any_write_the_next_run_does_the_rest(
-    database: Store, step: str, monkeypatch: pytest.MonkeyPatch
+    database: Store, owner: object, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = random_phases(30, seed=4)
     put(database, *records[:20])
@@ -164,8 +165,8 @@ def test_killed_before_any_write_the_next_run_does_the_rest(
         original(*_)
 
     with monkeypatch.context() as patch:
-        original = getattr(HullBuilder, step)
-        patch.setattr(HullBuilder, step, die)
+        original = getattr(owner, step)
+        patch.setattr(owner, step, die)
         builder = HullBuilder(database)
         with pytest.raises(KilledError):
             run(builder, chunks=builder.chunks())

@@ -5,6 +5,7 @@ import pytest
 from wyloop.models.errors import CampaignError
 from wyloop.stores import campaigns
 from wyloop.stores.connection import Store, connect
+from wyloop.stores.leases import acquire_lease, release_lease
 from wyloop.stores.settings import Settings
 
 TARGET = ("band_gap > 0.5", "space_group_number >= 143")
@@ -60,7 +61,7 @@ def test_a_paused_campaign_opens_no_round(database: Store) -> None:
     campaigns.request_rounds(database, identity, 1)
     assert campaigns.set_campaign_state(database, identity, "paused").state == "paused"
     assert campaigns.open_round(database, identity) is None
-    with pytest.raises(CampaignError, match="'asleep'; expected one of active"):
+    with pytest.raises(CampaignError, match="'asleep'; expected one of created"):
         campaigns.set_campaign_state(database, identity, "asleep")
 
 
@@ -76,21 +77,21 @@ def test_two_openers_at_once_open_one_round(database: Store) -> None:
 def test_one_owner_holds_the_lease_and_its_token_grows(database: Store, stores_settings: Settings) -> None:
     identity = campaigns.create_campaign(database, TARGET, {}).campaign_id
     other = connect(stores_settings)
-    assert campaigns.acquire_lease(database, identity, "a", 60) == 1
-    assert campaigns.acquire_lease(database, identity, "a", 60) == 1
-    assert campaigns.acquire_lease(other, identity, "b", 60) is None
-    campaigns.release_lease(other, identity, "b")  # not its own: nothing
-    assert campaigns.acquire_lease(other, identity, "b", 60) is None
-    campaigns.release_lease(database, identity, "a")
-    assert campaigns.acquire_lease(other, identity, "b", 0) == 2
-    assert campaigns.acquire_lease(database, identity, "a", 60) == 3  # b's had expired
+    assert acquire_lease(database, identity, "a", 60) == 1
+    assert acquire_lease(database, identity, "a", 60) == 1
+    assert acquire_lease(other, identity, "b", 60) is None
+    release_lease(other, identity, "b")  # not its own: nothing
+    assert acquire_lease(other, identity, "b", 60) is None
+    release_lease(database, identity, "a")
+    assert acquire_lease(other, identity, "b", 0) == 2
+    assert acquire_lease(database, identity, "a", 60) == 3  # b's had expired
     other.close()
 
 
 def test_one_of_many_gets_the_lease(database: Store) -> None:
     identity = campaigns.create_campaign(database, TARGET, {}).campaign_id
     with ThreadPoolExecutor(8) as pool:
-        tokens = list(pool.map(lambda i: campaigns.acquire_lease(database, identity, f"owner {i}", 60), range(16)))
+        tokens = list(pool.map(lambda i: acquire_lease(database, identity, f"owner {i}", 60), range(16)))
     assert sorted(token for token in tokens if token is not None) == [1]
 
 

@@ -9,7 +9,7 @@ from wyloop.models.errors import CampaignError, DatabaseError
 from wyloop.models.mpvae.predict import Prediction
 from wyloop.models.screening.verdict import Verdict
 from wyloop.models.wyckoff.gene import Gene, canonical
-from wyloop.stores import calculations, campaigns, candidates
+from wyloop.stores import calculations, campaigns, candidates, stories
 from wyloop.stores.builders.hulls import build_hulls
 from wyloop.stores.calculations import CalculationRecord
 from wyloop.stores.candidates import CandidateRecord, candidate_id
@@ -55,8 +55,11 @@ def test_proposing_twice_changes_nothing(database: Store) -> None:
     assert candidates.propose(database, [replace(record, seed=8) for record in proposed]) == 0
     found = candidates.candidate(database, proposed[0].candidate_id)
     assert (found.status, found.seed, found.gene, found.prediction) == ("validated", 7, GENES[0], PREDICTION)
-    assert candidates.proposed_fingerprints(database, "k") == {gene.fingerprint for gene in GENES}
-    assert candidates.proposed_fingerprints(database, "other") == set()
+    everything = [gene.fingerprint for gene in GENES]
+    assert candidates.proposed_among(database, "k", [*everything, "221 Cl:b Cs:a", "not proposed"]) >= set(everything)
+    assert candidates.proposed_among(database, "k", everything[:2]) == set(everything[:2])
+    assert candidates.proposed_among(database, "k", everything, except_round="k-r1") == set()
+    assert candidates.proposed_among(database, "other", everything) == set()
 
 
 def test_screening_keeps_every_verdict_and_never_takes_back_a_later_status(database: Store) -> None:
@@ -74,7 +77,7 @@ def test_screening_keeps_every_verdict_and_never_takes_back_a_later_status(datab
     assert passed[0].verdicts == verdicts
     assert candidates.funnel(database, "k-r1") == {
         "proposed": 0, "rejected": 2, "passed": 2, "selected": 0, "dispatched": 1,
-        "failed": 0, "unstable": 0, "off_target": 0, "validated": 0,
+        "failed": 0, "quarantined": 0, "unstable": 0, "off_target": 0, "validated": 0,
     }  # fmt: skip
     assert len(candidates.of_round(database, "k-r1", limit=2)) == 2
 
@@ -93,7 +96,7 @@ def test_a_candidate_with_a_number_that_is_none_is_refused(database: Store) -> N
     broken = replace(records()[0], prediction=replace(PREDICTION, band_gap=float("nan")))
     with pytest.raises(DatabaseError, match="not a finite number"):
         candidates.propose(database, [broken])
-    assert candidates.proposed_fingerprints(database, "k") == set()
+    assert candidates.proposed_among(database, "k", [gene.fingerprint for gene in GENES]) == set()
 
 
 def test_the_story_of_a_candidate_is_whole(database: Store) -> None:
@@ -104,7 +107,7 @@ def test_the_story_of_a_candidate_is_whole(database: Store) -> None:
     proposed = records(campaign.campaign_id)
     assert proposed[0].round_id == opened.round_id
     candidates.propose(database, proposed)
-    told = candidates.story(database, proposed[0].candidate_id)
+    told = stories.story(database, proposed[0].candidate_id)
     assert told["campaign"]["target"] == ["band_gap > 1"]  # type: ignore[index, call-overload]
     assert told["round"]["number"] == 1  # type: ignore[index, call-overload]
     assert told["material"] is None
@@ -115,9 +118,9 @@ def test_the_story_of_a_candidate_is_whole(database: Store) -> None:
     calculations.complete(database, "calc-1", result={"energy_per_atom": -3.0, "converged": True}, crystal=CUBE)
     upsert_material(database, MaterialRecord(material_id(str(gene)), str(gene), gene, CUBE, -2.0, "chgnet"))
     build_hulls(database)
-    told = candidates.story(database, proposed[0].candidate_id)
+    told = stories.story(database, proposed[0].candidate_id)
     assert [calculation["status"] for calculation in told["calculations"]] == ["completed"]  # type: ignore[union-attr, index, call-overload]
     assert told["material"]["hull_id"] == told["hull"]["hull_id"] == "O-Sr-Ti|chgnet"  # type: ignore[index, call-overload]
     assert json.loads(json.dumps(told)) == told
     with pytest.raises(CampaignError, match="no candidate 'c-0'"):
-        candidates.story(database, "c-0")
+        stories.story(database, "c-0")

@@ -19,8 +19,11 @@ from wyloop.models.mpvae.predict import Prediction
 from wyloop.models.targets import Target
 from wyloop.models.wyckoff.gene import Gene
 from wyloop.stores import calculations, campaigns, candidates, connection
+from wyloop.stores.budget import Claim, Limits
 from wyloop.stores.candidates import CandidateRecord, candidate_id
 from wyloop.stores.connection import Store, connect
+from wyloop.stores.documents.base import now
+from wyloop.stores.imports import ImportedGene
 from wyloop.stores.ingest.intake import Tally
 from wyloop.stores.ingest.structures import SourceStructure
 from wyloop.stores.saved_queries import SavedQuery
@@ -39,6 +42,7 @@ NOT_QUERIES = {
     "indexes": "indexes",
     "roles": "users",
     "builders.lock": "the lock's own collection",
+    "builders.changes": "a change stream, and the locks",
     "builders.run": "no query of its own",
 }
 """Modules that are left out, and why."""
@@ -49,14 +53,21 @@ SAME_AS = {
     "ingest.materials_project.ingest_materials_project": "take_in, from the network",
     "ingest.optimade.ingest_optimade": "take_in, from the network",
     "ingest.starter.ingest_starter": "write_structures",
+    "ingest.structures.hashes_of": "write_structures",
+    "ingest.structures.write_ready": "write_structures",
     "registry.load_checkpoint": "load_weights",
+    "promotions.named_checkpoint": "promoted, load_weights",
+    "import_crystals.import_crystals": "campaign, add_imports",
     "queries.query_frame": "query",
+    "campaigns.finish_campaign": "set_campaign_state, fenced",
+    "leases.renew_lease": "called with acquire_lease",
+    "leases.fenced": "called with acquire_lease",
+    "leases.release_lease": "called with acquire_lease",
     "builders.materials.read_inputs": "build_materials",
 }
 """Functions that send what another one sends."""
 WHOLE = {
     "training.training_snapshot": "a snapshot is all rows",
-    "candidates.known_fingerprints": "all fingerprints, read from the index",
     "builders.encodings.build_encodings": "full: all structures",
 }
 """Functions that may read a whole collection, since all of it is the answer."""
@@ -148,17 +159,28 @@ def everything(world: World) -> Iterator[tuple[str, Callable[[], object]]]:
     yield do("builders.materials.new_genes")
     yield do("builders.materials.build_materials")
     yield do("builders.hulls.build_hulls")
-    yield do("builders.hulls.hull_entries", ["Cl-Na"])
+    yield do("competing.hull_entries", ["Cl-Na"])
     yield do("builders.optimade.build_optimade")
     yield do("campaigns.create_campaign", ("band_gap > 1",), {})
     yield do("campaigns.campaign", world.campaign)
     yield do("campaigns.campaigns")
     yield do("campaigns.request_rounds", world.campaign, 1)
     yield do("campaigns.set_campaign_state", world.campaign, "active")
-    yield do("campaigns.acquire_lease", world.campaign, "me", 10.0)
-    yield do("campaigns.release_lease", world.campaign, "me")
+    yield "leases.acquire_lease", lambda: _lease(world)
     yield do("campaigns.open_round", world.campaign)
     yield do("campaigns.round_record", world.round)
+    yield do("campaigns.current_round", world.campaign)
+    yield do("campaigns.set_definition", world.campaign, {}, rounds=1)
+    yield do("campaigns.set_next_advance", world.campaign, now())
+    yield do("budget.set_limits", world.campaign, {"all": Limits(jobs=5)})
+    yield do("budget.budget", world.campaign)
+    claims = [[Claim("calc-explained", "mlip-screen/1", 1.0), Claim("calc-not-run", "mlip-screen/1", 1.0)]]
+    yield do("budget.reserve", world.campaign, claims, round_id=world.round)
+    yield do("budget.reservations", campaign_id=world.campaign, ids=["calc-explained"])
+    yield do("budget.states_of_round", world.round)
+    yield do("budget.settle", {"calc-explained": 1.0})
+    yield do("budget.release", ["calc-not-run"], reason="explained")
+    yield do("budget.contradictions")
     yield do("campaigns.rounds", world.campaign)
     yield do("campaigns.record_step", world.round, "train", counts={})
 
@@ -186,9 +208,16 @@ def everything(world: World) -> Iterator[tuple[str, Callable[[], object]]]:
     yield do("candidates.of_round", world.round, statuses=("proposed",), limit=5)
     yield do("candidates.set_status", [world.candidate], "passed", only_from=("proposed",))
     yield do("candidates.known_among", [world.gene.fingerprint])
-    yield do("candidates.known_fingerprints")
-    yield do("candidates.proposed_fingerprints", world.campaign, except_round="other")
+    yield do("candidates.proposed_among", world.campaign, [world.gene.fingerprint], except_round="other")
     yield do("candidates.funnel", world.round)
+    yield do("candidates.of_gene", world.gene.fingerprint, statuses=("passed",))
+    yield do("funnels.funnel_by_generator", world.campaign, round_number=1)
+    yield do("outcomes.outcomes")
+    given_import = ImportedGene(world.campaign, "mattergen", world.gene.fingerprint)
+    yield do("imports.add_imports", [given_import])
+    yield do("imports.imports_for", world.campaign, world.round, "mattergen", limit=5)
+    yield do("imports.importing_generators", world.campaign, round_id=world.round)
+    yield do("imports.settle_imports", world.round, {"candidate": [given_import]})
     yield "calculations.request_calculation", lambda: call("calculations.request_calculation", request(world))
     yield do("calculations.begin", world.calculation, host="here")
     yield do("calculations.set_firework", world.calculation, 1)
@@ -198,16 +227,34 @@ def everything(world: World) -> Iterator[tuple[str, Callable[[], object]]]:
         result={"energy_per_atom": -3.0, "formation_energy_per_atom": -2.0, "converged": True,
                 "fingerprint": world.gene.fingerprint, "space_group_number": 225},
     )  # fmt: skip
+    yield do("calculation_files.put_files", world.calculation, picture=b"<svg/>")
+    yield do("calculation_files.drop_files", {})
+    for name in ("arrays_of", "picture_of", "raw_of"):  # no document names them
+        yield (
+            f"calculation_files.{name}",
+            lambda name=name: _may_fail(lambda: call(f"calculation_files.{name}", world.calculation)),
+        )
+    yield do("by_hand.add_by_hand", world.gene, {})
     yield do("calculations.calculation", world.calculation)
     yield do("calculations.of_ids", [world.calculation])
     yield do("calculations.of_subjects", [world.gene.fingerprint])
     yield do("calculations.of_candidates", [world.candidate])
     yield do("calculations.of_round", world.round, statuses=("completed",))
+    yield do("quarantine.quarantine", world.calculation, ["far off"])
+    yield do("quarantine.waiting", candidate_ids=[world.candidate])
+    yield do("quarantine.reviewed")
+    yield (
+        "quarantine.confirmed",
+        lambda: call("quarantine.confirmed", calculations.of_ids(world.store, [world.calculation])),
+    )
+    yield do("quarantine.reject", world.calculation, "no")
+    yield do("builders.materials.build_materials", [world.gene.fingerprint])
+    yield do("quarantine.accept", world.calculation, "yes")
     yield do("builders.materials.build_materials")
     yield do("builders.materials.build_materials", [world.gene.fingerprint])
     yield do("builders.hulls.build_hulls")
     yield do("builders.optimade.build_optimade", ["Cl-Na"])
-    yield do("candidates.story", world.candidate)
+    yield do("stories.story", world.candidate)
     yield do("materials.materials", campaign_id=world.campaign, round_number=1)
     yield do("materials.materials", candidate_ids=[world.candidate], is_validated=True)
     yield "materials.material", lambda: call("materials.material", _one(world.store, "materials", "material_id"))
@@ -234,6 +281,13 @@ def everything(world: World) -> Iterator[tuple[str, Callable[[], object]]]:
     yield do("saved_queries.remove_query", "mine")
     yield do("status.counts")
     yield do("campaigns.close_round", world.round, {})
+
+
+def _lease(world: World) -> None:
+    token = world.call("leases.acquire_lease", world.campaign, "me", 10.0)
+    world.call("leases.renew_lease", world.campaign, token, 10.0)
+    world.call("leases.fenced", world.campaign, token, lambda _: None)
+    world.call("leases.release_lease", world.campaign, "me")
 
 
 def _may_fail(call: Callable[[], object]) -> None:

@@ -10,7 +10,6 @@ from pymongo.errors import OperationFailure
 
 from wyloop.models.errors import DatabaseError
 from wyloop.stores import migrate as migrations
-from wyloop.stores.candidates import story
 from wyloop.stores.check import check
 from wyloop.stores.connection import Store, connect
 from wyloop.stores.documents.base import SCHEMA_VERSION
@@ -20,6 +19,7 @@ from wyloop.stores.registry import load_snapshot, load_weights, models
 from wyloop.stores.repair import repair
 from wyloop.stores.restore import restore
 from wyloop.stores.settings import Settings
+from wyloop.stores.stories import story
 
 DUMPS = Path(__file__).parent / "dumps"
 ROOTS = ("structures", "model_versions", "campaigns", "rounds", "candidates", "calculations")

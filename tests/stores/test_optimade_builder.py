@@ -1,4 +1,7 @@
 import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from optimade.models import StructureResource
 from optimade.models.utils import HM_SYMBOL_REGEXP
+from pymongo import MongoClient, monitoring
 
 from wyloop.models.crystal import Crystal
 from wyloop.models.wyckoff.encode import encode
@@ -116,6 +120,81 @@ def test_only_what_changed_is_touched(filled: Store) -> None:
     assert counts == OptimadeCounts(2, 0, 3)
     assert after["s:KCl"]["immutable_id"] != before["s:KCl"]["immutable_id"]
     assert after["s:KCl"]["last_modified"] > before["s:KCl"]["last_modified"]
+
+
+class Commands(monitoring.CommandListener):
+    """Which documents of large collections were asked for, and how many came."""
+
+    def __init__(self) -> None:
+        self.n_returned: Counter[str] = Counter()
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None: ...
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        cursor = event.reply.get("cursor", {})
+        name = str(cursor.get("ns", "")).split(".", 1)[-1]
+        self.n_returned[name] += len(cursor.get("firstBatch", cursor.get("nextBatch", [])))
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+
+@pytest.fixture
+def listened(filled: Store) -> Iterator[tuple[Store, Commands]]:
+    """The same database, with the commands sent to it."""
+    build_all(filled)
+    commands = Commands()
+    client: MongoClient[dict[str, Any]] = MongoClient(filled.uri, tz_aware=True, event_listeners=[commands])
+    yield replace(filled, client=client, database=client[filled.name]), commands
+    client.close()
+
+
+def test_a_refresh_reads_only_what_was_written_since(listened: tuple[Store, Commands]) -> None:
+    store, commands = listened
+    assert build_optimade(store) == OptimadeCounts(0, 0, 4)
+    assert {commands.n_returned[name] for name in ("structures", "materials", "optimade_structures")} == {0}
+    write_structures(store, [known("LiF", rock_salt("Li", "F", 4.0))])
+    for name in DERIVED[:3]:
+        build(store, name)
+    commands.n_returned.clear()
+    assert build_optimade(store) == OptimadeCounts(1, 0, 4)
+    assert commands.n_returned["structures"] == 4  # its id by its update and by its material, its state, itself
+    assert commands.n_returned["materials"] <= 2
+    assert commands.n_returned["optimade_structures"] == 0
+    commands.n_returned.clear()
+    assert build_optimade(store) == OptimadeCounts(0, 0, 5)
+    assert commands.n_returned["structures"] == 0
+
+
+def test_what_is_deleted_leaves_the_view_at_the_next_refresh(listened: tuple[Store, Commands]) -> None:
+    store, commands = listened
+    own = material_id(str(encode(rock_salt("Na", "Br", 5.9))))
+    removed = store.database["materials"].find_one_and_delete({"material_id": own})
+    assert removed is not None
+    assert build_optimade(store) == OptimadeCounts(0, 1, 3)
+    assert list(view(store)) == ["s:KCl", "s:MgO", "s:NaCl"]
+    store.database["materials"].insert_one(removed)
+    gone = store.database["structures"].find_one_and_delete({"structure_id": "s:KCl"})
+    commands.n_returned.clear()
+    assert build_optimade(store) == OptimadeCounts(1, 1, 2)
+    assert list(view(store)) == [own, "s:MgO", "s:NaCl"]
+    assert gone is not None
+    store.database["structures"].insert_one(gone)
+    assert build_optimade(store) == OptimadeCounts(1, 0, 3)
+
+
+def test_without_the_record_of_changes_everything_is_compared(filled: Store) -> None:
+    build_all(filled)
+    state = filled.database["locks"].find_one({"_id": "optimade-view"})
+    assert state is not None
+    filled.database["structures"].update_one({"structure_id": "s:MgO"}, {"$set": {"volume": 1.0, "content_hash": "x"}})
+    for broken in ({"place": {"_data": "00"}}, {"stamp": ["another version"]}, {"n_entries": 3}):
+        filled.database["locks"].update_one({"_id": "optimade-view"}, {"$set": broken})
+        filled.database["structures"].update_one({"structure_id": "s:MgO"}, {"$set": {"content_hash": str(broken)}})
+        assert build_optimade(filled) == OptimadeCounts(1, 0, 3)
+        assert build_optimade(filled) == OptimadeCounts(0, 0, 4)
+    filled.database["optimade_structures"].update_one({"entry_id": "s:KCl"}, {"$set": {"input_hash": "wrong"}})
+    assert build_optimade(filled) == OptimadeCounts(0, 0, 4)  # it looks at what was written, not at the view
+    assert build_optimade(filled, is_thorough=True) == OptimadeCounts(1, 0, 3)
 
 
 def test_what_is_gone_is_removed_with_its_reference(filled: Store) -> None:

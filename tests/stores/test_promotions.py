@@ -16,14 +16,23 @@ from wyloop.models.mpvae.checkpoint import Checkpoint, new_network
 from wyloop.models.mpvae.config import NetworkConfig
 from wyloop.models.mpvae.predict import Prediction
 from wyloop.models.wyckoff.gene import Gene, canonical
-from wyloop.stores import campaigns, candidates, registry
+from wyloop.stores import campaigns, candidates, registry, stories
 from wyloop.stores.builders.encodings import build_encodings
 from wyloop.stores.calculations import CalculationRecord, request_calculation
 from wyloop.stores.candidates import CandidateRecord, candidate_id
 from wyloop.stores.connection import Store
 from wyloop.stores.ingest.structures import SourceStructure, write_structures
+from wyloop.stores.latents import build_latents
 from wyloop.stores.model_outcome import came_of
-from wyloop.stores.promotions import drop_weights, garbage, promote, promoted, promotions, roll_back
+from wyloop.stores.promotions import (
+    drop_weights,
+    garbage,
+    named_checkpoint,
+    promote,
+    promoted,
+    promotions,
+    roll_back,
+)
 from wyloop.stores.training import training_snapshot
 
 NOW = timedelta(0)
@@ -70,6 +79,31 @@ def test_promote_and_roll_back(database: Store, checkpoint_of: Callable[[int], b
         (4, "promote", third), (5, "roll back", first), (6, "roll back", None),
     ]  # fmt: skip
     assert promotions(database)[0].reason == "better gaps"
+
+
+def test_a_model_is_found_by_its_name(database: Store, checkpoint_of: Callable[[int], bytes]) -> None:
+    shipped = checkpoints.load_shipped()
+    assert named_checkpoint(database, "shipped") == (None, shipped)
+    assert named_checkpoint(database, "promoted") == (None, shipped)  # nothing is promoted
+    first, second = (saved(database, checkpoint_of(seed)) for seed in range(2))
+    promote(database, first)
+    found, checkpoint = named_checkpoint(database, "promoted")
+    assert (found, dict(checkpoint.card)) == (first, {"seed": 0})
+    assert named_checkpoint(database, second)[0] == second
+    with pytest.raises(ModelError, match="no model 'x'"):
+        named_checkpoint(database, "x")
+
+
+def test_with_the_weights_go_the_latent_vectors(database: Store, checkpoint_of: Callable[[int], bytes]) -> None:
+    write_structures(database, [SourceStructure("s", "1", rock_salt("Na", 5.6), -2.0, "mp-pbe")])
+    build_encodings(database)
+    dropped, kept = (saved(database, checkpoint_of(seed)) for seed in range(2))
+    for model_id in (dropped, kept):
+        assert build_latents(database, model_id) == 1
+    drop_weights(database, garbage(database, keep_newest=1, min_age=NOW))
+    left = database.database["latents.files"].distinct("filename")
+    assert left == [kept]
+    assert database.database["latents.chunks"].count_documents({}) == 1
 
 
 def test_of_two_promotions_at_once_both_are_recorded_in_some_order(
@@ -208,7 +242,7 @@ def test_lineage_is_one_aggregation_both_ways(
     assert found is not None
     store, commands = listened
     told = came_of(store, model_id)
-    story = candidates.story(store, found["candidate_id"])
+    story = stories.story(store, found["candidate_id"])
     assert commands.names == ["aggregate", "aggregate"]
     assert told == {
         "campaigns": [campaign],
