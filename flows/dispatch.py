@@ -8,6 +8,7 @@ from wyloop.flows.launchpad import MAX_LAUNCHES, Job, run_again, states, submit
 from wyloop.flows.policy import Policy
 from wyloop.models.crystal import Crystal
 from wyloop.models.physics.protocols import protocol
+from wyloop.models.physics.workflows import CATEGORY as CATEGORY
 from wyloop.stores import calculations
 from wyloop.stores.calculations import CalculationRecord, calculation_id
 from wyloop.stores.campaigns import RoundRecord
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FINISHED = ("completed", "failed")
-CATEGORY = {"relaxation": "mlip", "phonon": "mlip", "dft": "dft", "reference": "dft"}
 REFERENCE_PRIORITY = 2000  # elements are shared by candidates, so they go first
 
 
@@ -95,12 +95,19 @@ def submit_chain(
     Returns:
         Whether the workflow is new.
     """
+    return submit(lpad, *chain(candidate, calculation_ids, protocol_identifier))
+
+
+def chain(
+    candidate: CandidateRecord, calculation_ids: dict[str, str], protocol_identifier: str
+) -> tuple[list[Job], str]:
+    """Return the jobs of a candidate's calculations, in their order, and the workflow's name."""
     label = f"{candidate.gene.formula_pretty} {candidate.gene.space_group_number}"
     jobs = [
         Job(identity, f"{kind} {label}", CATEGORY[kind], priority=1000 - (candidate.rank or 0))
         for kind, identity in calculation_ids.items()
     ]
-    return submit(lpad, jobs, name=f"{candidate.candidate_id} {protocol_identifier}")
+    return jobs, f"{candidate.candidate_id} {protocol_identifier}"
 
 
 def submit_references(

@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,14 @@ from wyloop.models.errors import CampaignError
 
 if TYPE_CHECKING:
     from fireworks import LaunchPad
+    from pymongo.client_session import ClientSession
 
 logger = logging.getLogger(__name__)
 
 ACTIVE_STATES = ("RESERVED", "RUNNING")
+ENDED_STATES = ("COMPLETED", "FIZZLED", "DEFUSED", "ARCHIVED")
+CHAINS_AT_ONCE = 50  # workflows in one transaction
+ATTEMPTS = 5  # at a submission that others make at the same time
 MAX_LAUNCHES = 3  # of a job that stops without a result
 RESERVATION_GRACE = timedelta(seconds=30)
 
@@ -61,7 +65,24 @@ def launchpad(uri: str, database: str) -> "LaunchPad":
         )
         lpad.tuneup()
     lpad.fireworks.create_index("spec.calculation_id")
+    lpad.workflows.create_index("locked", sparse=True)
+    _let_each_calculation_have_one_job(lpad)
     return lpad
+
+
+def _let_each_calculation_have_one_job(lpad: "LaunchPad") -> None:
+    """Make the index that lets only one of two processes submit a calculation at the same time."""
+    from pymongo.errors import OperationFailure
+
+    try:
+        lpad.fireworks.create_index(
+            "spec.calculation_id",
+            name="one_job_a_calculation",
+            unique=True,
+            partialFilterExpression={"spec.calculation_id": {"$type": "string"}},
+        )
+    except OperationFailure as error:  # a LaunchPad of an older version that holds a pair already
+        logger.warning("the LaunchPad may hold two jobs of one calculation: %s", str(error).split(", full error")[0])
 
 
 def submit(lpad: "LaunchPad", jobs: Sequence[Job], name: str) -> bool:
@@ -70,19 +91,102 @@ def submit(lpad: "LaunchPad", jobs: Sequence[Job], name: str) -> bool:
     Returns:
         Whether the workflow is new.
     """
+    return submit_all(lpad, [(jobs, name)])[0]
+
+
+def submit_all(lpad: "LaunchPad", chains: Sequence[tuple[Sequence[Job], str]]) -> list[bool]:
+    """Submit chains of jobs under their names, each as one workflow, each wholly or not at all, each once.
+
+    In a campaign's step a chain goes in with its reservations in one transaction, which fails if the lease is lost.
+
+    Returns:
+        For each chain whether its workflow is new.
+
+    Raises:
+        LeaseLostError: Another process advances the campaign since.
+        BudgetError: The campaign's budget does not allow one of the jobs.
+    """
+    is_new: list[bool] = []
+    for start in range(0, len(chains), CHAINS_AT_ONCE):
+        is_new += _submit_some(lpad, chains[start : start + CHAINS_AT_ONCE])
+    return is_new
+
+
+def _submit_some(lpad: "LaunchPad", chains: Sequence[tuple[Sequence[Job], str]]) -> list[bool]:
+    from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+    for _ in range(ATTEMPTS):
+        present = _present(lpad, [job.calculation_id for jobs, _ in chains for job in jobs])
+        rest = [_still_to_submit(jobs, present) for jobs, _ in chains]
+        if not any(rest):
+            return [False] * len(chains)
+        try:
+            _insert(lpad, [(jobs, name) for jobs, (_, name) in zip(rest, chains, strict=True) if jobs])
+        except (BulkWriteError, DuplicateKeyError) as error:
+            if "E11000" not in str(error):
+                raise
+            continue  # somebody else submitted one of them just now
+        return [bool(jobs) for jobs in rest]
+    raise CampaignError(f"other processes submit the same {len(chains)} chains of jobs; expected one; try again")
+
+
+def _present(lpad: "LaunchPad", calculation_ids: Sequence[str]) -> dict[str, str]:
+    """Return calculation to state of the jobs that are there; fireworks without a workflow are removed."""
+    found = list(
+        lpad.fireworks.find(
+            {"spec.calculation_id": {"$in": list(calculation_ids)}}, {"fw_id": 1, "state": 1, "spec.calculation_id": 1}
+        )
+    )
+    fw_ids = [document["fw_id"] for document in found]
+    of_workflows = {
+        fw_id for wf in lpad.workflows.find({"nodes": {"$in": fw_ids}}, {"nodes": 1}) for fw_id in wf["nodes"]
+    }
+    orphans = [fw_id for fw_id in fw_ids if fw_id not in of_workflows]
+    if orphans:
+        # `add_wf` inserts fireworks first: a crash before the workflow left what no worker could run
+        lpad.fireworks.delete_many({"fw_id": {"$in": orphans}})
+        logger.warning("removed %d orphaned fireworks", len(orphans))
+    return {
+        document["spec"]["calculation_id"]: document["state"] for document in found if document["fw_id"] in of_workflows
+    }
+
+
+def _still_to_submit(jobs: Sequence[Job], present: Mapping[str, str]) -> list[Job]:
+    """Return the jobs of a chain that are to be submitted: those after one that another chain still runs wait."""
+    if any(present.get(job.calculation_id, "COMPLETED") not in ENDED_STATES for job in jobs):
+        return []
+    return [job for job in jobs if job.calculation_id not in present]
+
+
+def _insert(lpad: "LaunchPad", chains: Sequence[tuple[Sequence[Job], str]]) -> None:
+    """Insert fireworks and workflows in one transaction, with what permits them in it."""
+    from wyloop.flows.authority import permit
+
+    ids = [job.calculation_id for jobs, _ in chains for job in jobs]
+    next_id = int(lpad.get_new_fw_id(quantity=len(ids)))
+    fireworks: list[dict[str, Any]] = []
+    workflows: list[dict[str, Any]] = []
+    for jobs, name in chains:
+        made, workflow = _workflow(jobs, name, next_id)
+        next_id += len(jobs)
+        fireworks += made
+        workflows.append(workflow)
+
+    def write(session: "ClientSession") -> None:
+        permit(session, ids)
+        lpad.fireworks.insert_many(fireworks, session=session)
+        lpad.workflows.insert_many(workflows, session=session)
+
+    with lpad.connection.start_session() as session:
+        session.with_transaction(write)
+
+
+def _workflow(jobs: Sequence[Job], name: str, first_id: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Make the documents of a chain as `LaunchPad.add_wf` does."""
     from fireworks import Firework, Workflow
 
     from wyloop.flows.jobs.calculation import CalculationJob
 
-    ids = [job.calculation_id for job in jobs]
-    present = list(lpad.fireworks.find({"spec.calculation_id": {"$in": ids}}, {"fw_id": 1}))
-    if present:
-        fw_ids = [document["fw_id"] for document in present]
-        if lpad.workflows.find_one({"nodes": {"$in": fw_ids}}, {"_id": 1}) is not None:
-            return False
-        # A crash between the two inserts of `add_wf` left fireworks without a workflow: no worker could run them.
-        lpad.fireworks.delete_many({"fw_id": {"$in": fw_ids}})
-        logger.warning("removed %d orphaned fireworks of %s", len(fw_ids), name)
     fireworks: list[Any] = []
     for job in jobs:
         spec = {"calculation_id": job.calculation_id, "_category": job.category, "_priority": job.priority}
@@ -90,8 +194,18 @@ def submit(lpad: "LaunchPad", jobs: Sequence[Job], name: str) -> bool:
         fireworks.append(
             Firework([CalculationJob(calculation_id=job.calculation_id)], spec=spec, name=job.name, parents=parents)
         )
-    lpad.add_wf(Workflow(fireworks, name=name))
-    return True
+    workflow = Workflow(fireworks, name=name)
+    for root in workflow.root_fw_ids:
+        workflow.id_fw[root].state = "READY"
+        workflow.fw_states[root] = "READY"
+    old_new = {}
+    # As in FireWorks what comes last has the lowest id: it writes in the order of ids, so that a worker killed while it
+    # ends a job has readied or defused what follows before the job itself is seen as ended.
+    for new_id, firework in enumerate(reversed(fireworks), start=first_id):
+        old_new[firework.fw_id] = new_id
+        firework.fw_id = new_id
+    workflow._reassign_ids(old_new)
+    return [firework.to_db_dict() for firework in fireworks], dict(workflow.to_db_dict())
 
 
 def list_jobs(uri: str, database: str, *, state: str | None = None, limit: int = 100) -> list[JobRow]:

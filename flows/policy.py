@@ -1,8 +1,46 @@
 """The policy of a campaign: how much is generated, how much is computed, and what decides."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from wyloop.models.screening.funnel import ScreeningPolicy
+
+AcquisitionName = Literal["merit", "probability", "improvement", "greedy", "random"]
+"""How candidates are ranked; `merit` is the screens' verdict, buildability and cost in one number."""
+
+
+class RetrainingRule(BaseModel):
+    """When a round trains a model of its own; otherwise it uses the campaign's last one, or the shipped one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every_rounds: int = Field(default=1, ge=0, le=1000)
+    """Train in the first round and in every so many-th after it; 0: never."""
+    new_labels: int = Field(default=0, ge=0)
+    """Train only when there are so many more training rows than the campaign's last model saw; 0: no matter."""
+
+
+class DriftLimits(BaseModel):
+    """How far the candidates of a round may move away from the first round's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_element_share: float = Field(default=1.0, gt=0, le=1)
+    """Largest share of a round's batch that holds any one element."""
+    max_prototype_share: float = Field(default=1.0, gt=0, le=1)
+    """Largest share of a round's batch that any one prototype makes up."""
+
+
+class PromotionRules(BaseModel):
+    """What a relaxed candidate must be to go on to DFT, beside the sizes and numbers of the policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_energy_above_hull: float | None = Field(default=None, ge=0)
+    """Largest energy above hull by the force field, eV/atom; none: the policy's hull cutoff."""
+    needs_stable_phonons: bool = False
+    """Whether the phonon pre-screen must have found no instability."""
 
 
 class Policy(BaseModel):
@@ -13,7 +51,7 @@ class Policy(BaseModel):
     n_candidates: int = Field(default=2500, ge=1)
     """Distinct valid genes generated a round."""
     n_relaxations: int = Field(default=24, ge=1)
-    """Candidates built and relaxed with the force field a round."""
+    """Batch: candidates built and relaxed with the force field a round."""
     n_dft: int = Field(default=0, ge=0)
     """Relaxed candidates that go on to DFT a round."""
     n_starts: int = Field(default=4, ge=1)
@@ -27,7 +65,31 @@ class Policy(BaseModel):
     hull_cutoff: float = Field(default=0.1, ge=0)
     """Largest energy above hull of a validated material, eV/atom."""
     seed: int = 0
+    generators: dict[str, float] = Field(default_factory=lambda: {"mpvae": 1.0})
+    """Generator to its share of the candidates of a round; the shares add up to one."""
+    acquisition: AcquisitionName = "merit"
+    """What ranks the candidates that passed the screens."""
+    exploration: float = Field(default=0.0, ge=0, le=1)
+    """Share of the batch that is chosen for what would be learnt, not for what is expected."""
+    retraining: RetrainingRule = RetrainingRule()
+    promotion: PromotionRules = PromotionRules()
+    drift: DriftLimits = DriftLimits()
+    quarantine_sigma: float = Field(default=8.0, gt=0)
+    """Standard deviations of the prediction beyond which a result waits for a second calculation or a person."""
+    on_pause: Literal["finish", "give_back"] = "finish"
+    """What happens to submitted jobs of a paused campaign: they run to their end, or those not yet begun wait."""
     relaxation_protocol: str = "mlip-screen/1"
     phonon_protocol: str = "mlip-gamma/1"
     dft_protocol: str = "gpaw-pbe/1"
     screening: ScreeningPolicy = ScreeningPolicy()
+
+    @field_validator("generators")
+    @classmethod
+    def _shares(cls, given: dict[str, float]) -> dict[str, float]:
+        if not given:
+            raise ValueError("expected at least one generator, such as mpvae: 1.0")
+        if bad := [name for name, share in given.items() if not 0 < share <= 1]:
+            raise ValueError(f"share of {bad[0]} is {given[bad[0]]:g}; expected more than 0 and at most 1")
+        if abs(sum(given.values()) - 1) > 1e-6:
+            raise ValueError(f"the shares add up to {sum(given.values()):g}; expected 1")
+        return given

@@ -1,6 +1,7 @@
 """Settings of the flows floor: where the LaunchPad is, and the policy that a new campaign starts with."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,3 +18,11 @@ class Settings(BaseSettings):
     """Where workers keep the scratch files of their jobs; a temporary folder if not given."""
     lease_seconds: float = Field(default=900.0, gt=0)
     """How long one owner may advance a campaign before others may take over, s."""
+    reservation_seconds: float = Field(default=30.0, ge=0)
+    """Age of a job's reservation without a launch after which the worker that made it is taken to be gone, s."""
+    wall_time: float | None = Field(default=None, gt=0)
+    """Most that a worker gives one DFT calculation, s; not given, the protocol's own limit counts."""
+    raw_files: Literal["drop", "keep"] = "drop"
+    """Whether workers keep the calculators' logs (in GridFS, compressed); of a failed one the tail is kept anyway."""
+    published_weights: Path | None = None
+    """Weights of the published model (safetensors), for campaigns whose policy names the generator `published`."""

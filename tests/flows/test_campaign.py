@@ -15,14 +15,15 @@ from pydantic import SecretStr
 from tests.conftest import MongoServer
 from tests.flows.conftest import prefect_at, this_process
 from tests.flows.rounds import POLICY, fill, process, wait_for, worker
-from wyloop.flows.campaign import BUSY, FINISHED, STEPS, WAITING, advance_campaign
+from wyloop.flows.campaign import BUSY, FINISHED, STEPS, WAITING, advance_campaign, run_step
 from wyloop.flows.launchpad import launchpad, worker_name
 from wyloop.flows.worker import ONE_THREAD, run_worker
-from wyloop.models.errors import CampaignError
+from wyloop.models.errors import CampaignError, LeaseLostError
 from wyloop.models.targets import Target
-from wyloop.stores import calculations, campaigns, candidates, materials, registry
+from wyloop.stores import calculations, campaigns, candidates, materials, registry, stories
 from wyloop.stores.candidates import CandidateRecord
 from wyloop.stores.connection import Store, connect
+from wyloop.stores.leases import acquire_lease
 from wyloop.stores.settings import Settings
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def test_validated_candidates_fit_the_target_by_calculated_values(finished: Fini
     assert found
     for material in found:
         assert material.candidate_id is not None
-        story = candidates.story(finished.store, material.candidate_id)
+        story = stories.story(finished.store, material.candidate_id)
         on_target = material.is_validated and target.matches(material.values())
         assert (story["status"] == "validated") == on_target == material.meets_target
         for part in ("campaign", "round", "model", "hull"):
@@ -244,7 +245,7 @@ def test_a_campaign_in_other_hands_is_left_alone(in_process: Store, prefect: str
     campaign_id = campaigns.create_campaign(in_process, TARGET, SMALL.model_dump(mode="json")).campaign_id
     campaigns.request_rounds(in_process, campaign_id, 1)
     owner = f"{worker_name().rpartition(':')[0]}:{os.getppid()}"  # a live process
-    campaigns.acquire_lease(in_process, campaign_id, owner, 600)
+    acquire_lease(in_process, campaign_id, owner, 600)
     assert advance_campaign(campaign_id) == BUSY
     assert campaigns.campaign(in_process, campaign_id).lease_owner == owner
     assert campaigns.rounds(in_process, campaign_id) == []
@@ -252,8 +253,8 @@ def test_a_campaign_in_other_hands_is_left_alone(in_process: Store, prefect: str
     # A step whose lease went to another one in the meantime does nothing.
     record = campaigns.open_round(in_process, campaign_id)
     assert record is not None
-    with pytest.raises(CampaignError, match="advanced by another process"):
-        STEPS["refresh"](campaign_id, record.round_id)
+    with pytest.raises(LeaseLostError, match="advanced by another process"):
+        run_step("refresh", campaign_id, record.round_id, 0)
     assert campaigns.round_record(in_process, record.round_id).steps == {}
 
 
@@ -261,7 +262,7 @@ def test_the_lease_of_a_dead_owner_is_taken_over(in_process: Store, prefect: str
     campaign_id = campaigns.create_campaign(in_process, TARGET, SMALL.model_dump(mode="json")).campaign_id
     with process({}, "-c", "pass") as ended:
         ended.wait()
-    campaigns.acquire_lease(in_process, campaign_id, f"{worker_name().rpartition(':')[0]}:{ended.pid}", 600)
+    acquire_lease(in_process, campaign_id, f"{worker_name().rpartition(':')[0]}:{ended.pid}", 600)
     assert advance_campaign(campaign_id) == FINISHED  # no round is asked for
     found = campaigns.campaign(in_process, campaign_id)
     assert (found.lease_owner, found.fencing_token) == (None, 2)

@@ -40,15 +40,20 @@ def fingerprints(found: list[CandidateRecord]) -> set[str]:
 
 def test_candidates_are_new_distinct_valid_and_on_target(filled: Store) -> None:
     campaign, record = with_shipped_model(filled)
-    assert generate_candidates(filled, campaign, record, POLICY) == {"n_proposed": 120}
+    counts = generate_candidates(filled, campaign, record, POLICY)
+    assert counts["n_proposed"] == 120
+    assert list(counts["generators"]) == ["mpvae"]
+    told = counts["generators"]["mpvae"]
+    assert (told["n_asked"], told["n_candidates"], told["n_duplicates"]) == (120, 120, 0)
+    assert told["n_proposed"] >= 120 + told["n_known"]
     found = candidates.of_round(filled, record.round_id)
     assert len(fingerprints(found)) == len(found) == 120
-    assert fingerprints(found).isdisjoint(candidates.known_fingerprints(filled))
+    assert candidates.known_among(filled, fingerprints(found)) == set()
     assert all(candidate.gene == canonical(candidate.gene) for candidate in found)
     assert min(candidate.gene.space_group_number for candidate in found) >= 195
     assert max(candidate.gene.nsites for candidate in found) <= 24
-    assert {(c.status, c.model_id, c.round_number, c.seed) for c in found} == {
-        ("proposed", record.model_id, 1, record.seed)
+    assert {(c.status, c.model_id, c.round_number, c.seed, c.sampler) for c in found} == {
+        ("proposed", record.model_id, 1, record.seed, "mpvae")
     }
     assert all(candidate.prediction is not None for candidate in found)
 

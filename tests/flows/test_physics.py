@@ -9,7 +9,7 @@ from wyloop.flows.launchpad import states
 from wyloop.flows.physics import JobsUnderWayError, promoted, relax_candidates, run_dft
 from wyloop.flows.select import select_candidates
 from wyloop.flows.write_back import write_materials
-from wyloop.models.physics import dft
+from wyloop.models.physics import gpaw_process
 from wyloop.models.wyckoff.gene import Gene, canonical
 from wyloop.stores import calculations, candidates
 from wyloop.stores.campaigns import CampaignRecord, RoundRecord
@@ -149,7 +149,7 @@ def test_without_dft_asked_for_or_gpaw_there_is_none(
     computed(database, campaign_round, NACL, -2.0)
     before = contents(database, "calculations")
     assert run_dft(database, lpad, record, POLICY) == {"n_promoted": 0, "reason": "no DFT asked for"}
-    monkeypatch.setattr(dft, "find_spec", lambda name: None)  # a Python without gpaw
+    monkeypatch.setattr(gpaw_process, "find_spec", lambda name: None)  # a Python without gpaw
     monkeypatch.setenv("PATH", "")
     outcome = run_dft(database, lpad, record, WITH_DFT)
     assert outcome["n_promoted"] == 0

@@ -3,7 +3,10 @@ from dataclasses import replace
 import pytest
 
 from tests.flows.rounds import CSCL, NACL, POLICY, VERDICTS, contents, open_round, propose
-from wyloop.flows.select import acquisition, select_candidates
+from wyloop.flows.policy import DriftLimits, Policy
+from wyloop.flows.select import _in_order, acquisition, select_candidates
+from wyloop.models.acquisition.batch import Batch, Diversity
+from wyloop.models.acquisition.scores import POLICIES
 from wyloop.models.mpvae.predict import Prediction
 from wyloop.models.screening.verdict import Verdict
 from wyloop.models.wyckoff.encode import encode
@@ -98,3 +101,33 @@ def test_without_a_prediction_a_usual_volume_is_tried(database: Store, record: R
 def test_a_round_in_which_nothing_passed(database: Store, record: RoundRecord) -> None:
     propose(database, record, NACL, "rejected")
     assert select_candidates(database, record, POLICY) == {"n_selected": 0, "n_not_built": 0}
+
+
+def test_the_policy_says_what_ranks_them(database: Store, record: RoundRecord) -> None:
+    """By merit NaCl is first; by probability KBr, whose prediction is surely on target; to explore CsCl."""
+    likely = {NACL: Prediction(-0.4, 0.1, 5.0, 0.3, 0.0, 24.0), KBR: Prediction(-2.0, 0.1, 4.0, 0.3, 0.0, 36.0)}
+    predictions = likely | {CSCL: Prediction(-0.3, 2.0, 5.0, 0.3, 0.0, 35.0), NACL_WRONG: None}
+    for gene, found in predictions.items():
+        propose(database, record, gene, verdicts=with_merit(0.9 if gene == NACL else 0.5), prediction=found)
+
+    def first_of(policy: Policy) -> list[Gene]:
+        passed = candidates.of_round(database, record.round_id, statuses=("passed",))
+        n_exploiting = policy.n_relaxations - round(policy.n_relaxations * policy.exploration)
+        return [one.gene for one in _in_order(database, record, policy, passed, n_exploiting, Batch(Diversity()))]
+
+    policies = {name: POLICY.model_copy(update={"acquisition": name}) for name in ("merit", *POLICIES)}
+    assert first_of(policies["merit"])[0] == NACL
+    for name in ("probability", "improvement", "greedy"):
+        order = first_of(policies[name])
+        assert order[0] == KBR
+        assert order[-1] == NACL_WRONG  # nothing is predicted of it
+    assert first_of(policies["random"]) == first_of(policies["random"])
+    assert first_of(POLICY.model_copy(update={"exploration": 1.0}))[0] == CSCL
+
+
+def test_elements_and_prototypes_keep_their_shares(database: Store, record: RoundRecord) -> None:
+    for gene, likeness in ((NACL, 0.9), (NACL_WRONG, 0.8), (KBR, 0.7), (CSCL, 0.6)):
+        propose(database, record, gene, verdicts=with_merit(likeness), prediction=prediction(24.0))
+    drift = DriftLimits(max_element_share=0.4, max_prototype_share=0.7)  # of three: one of an element, two of a kind
+    select_candidates(database, record, POLICY.model_copy(update={"drift": drift}))
+    assert [found.gene for found in selected(database, record)] == [NACL, KBR]

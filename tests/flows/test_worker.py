@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from wyloop.flows.dispatch import ask_for
 from wyloop.flows.launchpad import Job, give_back_lost_jobs, states, submit
 from wyloop.flows.worker import StopRequested, run_worker
 from wyloop.models.crystal import Crystal
+from wyloop.models.physics.dft import dft_reference_energy
 from wyloop.models.wyckoff.encode import encode
 from wyloop.stores import calculations
 from wyloop.stores.connection import Store
@@ -153,3 +155,26 @@ def test_sigkill_loses_the_job_until_it_is_found_and_run_again(
     # The same protocol on the same start: killed once or not, the result is that of the starter set.
     expected = starter("MgAl2O4-227").formation_energy_per_atom
     assert found.result["formation_energy_per_atom"] == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.dft
+@pytest.mark.slow
+def test_sigkill_in_the_middle_of_dft_runs_it_once_more_with_the_same_result(
+    in_process: Store, lpad: "LaunchPad", own_environment: dict[str, str]
+) -> None:
+    hydrogen = ask_for(in_process, "reference", "H", "gpaw-pbe/1", open_round(in_process)[1])
+    submit(lpad, [Job(hydrogen, "reference H", "dft")], "reference H")
+    with worker(own_environment, "--categories", "dft") as first:
+        wait_for(lambda: status_of(in_process, hydrogen) == "running")
+        time.sleep(0.3)  # into GPAW's own start or iterations; the whole takes longer
+        first.kill()
+        first.wait()
+    assert status_of(in_process, hydrogen) == "running"
+    assert len(give_back_lost_jobs(lpad)) == 1
+    with worker(own_environment, "--once") as second:
+        assert second.wait(500) == 0
+    found = calculations.calculation(in_process, hydrogen)
+    assert (found.status, found.error) == ("completed", None)
+    assert found.result["energy_per_atom"] == pytest.approx(dft_reference_energy("H"), abs=1e-6)
+    job = Firework.from_dict(lpad.get_fw_dict_by_id(lpad.get_fw_ids({"spec.calculation_id": hydrogen})[0]))
+    assert [launch.state for launch in job.launches] == ["COMPLETED"]

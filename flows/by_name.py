@@ -1,0 +1,236 @@
+"""Workflows by name: a candidate goes through the jobs of a protocol such as `gpaw-gamma/1` and is settled.
+
+Each job sees for itself, when it starts, whether those before it promote the candidate.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wyloop.flows.policy import Policy
+from wyloop.flows.write_back import write_materials
+from wyloop.models.crystal import Crystal
+from wyloop.models.errors import CalculatorError
+from wyloop.models.physics.calculators import check_elements
+from wyloop.models.physics.protocols import protocol
+from wyloop.models.physics.workflows import CATEGORY, Step, Workflow, workflow
+from wyloop.models.wyckoff.gene import Gene
+from wyloop.stores import calculations, campaigns, candidates
+from wyloop.stores.by_hand import add_by_hand
+from wyloop.stores.calculations import CalculationRecord, calculation_id
+from wyloop.stores.candidates import CandidateRecord
+from wyloop.stores.connection import Store
+
+if TYPE_CHECKING:
+    from fireworks import LaunchPad
+
+logger = logging.getLogger(__name__)
+
+ENDED = ("COMPLETED", "FIZZLED", "DEFUSED", "ARCHIVED")
+N_STARTS = 4
+VOLUME = 20.0  # Å^3 an atom, of the starts; relaxation finds the true one
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `add_candidate` made or found."""
+
+    candidate: CandidateRecord
+    calculation_ids: dict[str, str]
+    """Job, such as `dft` or `reference O`, to its calculation."""
+    n_new_jobs: int
+
+
+def add_candidate(
+    store: Store,
+    lpad: "LaunchPad",
+    gene: Gene,
+    protocol_identifier: str,
+    *,
+    starts: Sequence[Crystal] = (),
+    seed: int = 0,
+    priority: int = 500,
+    is_forced: bool = False,
+) -> Added:
+    """Make a candidate of a gene and submit what a protocol asks for; what was computed before is not run again.
+
+    Args:
+        store: The database.
+        lpad: The LaunchPad.
+        gene: In its canonical form.
+        protocol_identifier: A workflow, such as `gpaw-gamma/1`.
+        starts: Structures to start from; none: built from the gene.
+        seed: Of the structures that are built.
+        priority: Jobs with a higher one go first; campaigns use up to 1000.
+        is_forced: Whether every job runs again, beside the results that are there.
+
+    Raises:
+        CalculatorError: No such workflow, or nothing that runs it.
+        RealizationError: No structure of the gene is found.
+    """
+    chosen = workflow(protocol_identifier)
+    _check(chosen, gene)
+    policy = Policy()
+    candidate = add_by_hand(store, gene, policy.model_dump(mode="json"), seed=seed)
+    asked = _ask(store, candidate, chosen, starts, is_forced=is_forced)
+    n_new = _submit(lpad, candidate, chosen, asked, priority)
+    if n_new:
+        waiting = ("selected", "passed", "dispatched", "failed", "off_target", "unstable", "validated")
+        candidates.set_status(store, [candidate.candidate_id], "dispatched", only_from=waiting)
+    return Added(candidates.candidate(store, candidate.candidate_id), asked, n_new)
+
+
+def _check(chosen: Workflow, gene: Gene) -> None:
+    """Refuse, before anything is stored, what no worker could run."""
+    from wyloop.models.physics.dft import check_dft_elements
+
+    kinds = {step.kind for step in chosen.steps}
+    check_elements(str(protocol(chosen.steps[0].protocol).settings["calculator"]), gene.elements)
+    if "dft" in kinds:
+        check_dft_elements(gene.elements)
+    if "vasp" in kinds:
+        from wyloop.flows.vasp import check_vasp
+
+        check_vasp(gene.elements)
+
+
+def _ask(
+    store: Store, candidate: CandidateRecord, chosen: Workflow, starts: Sequence[Crystal], *, is_forced: bool
+) -> dict[str, str]:
+    asked: dict[str, str] = {}
+    subject = str(candidate.gene)
+    for step in chosen.steps:
+        if step.needs_references:
+            for element in candidate.gene.elements:
+                asked[f"reference {element}"] = _request(store, candidate, step, "reference", element)
+        inputs: Sequence[Crystal] = ()
+        if step.kind == "relaxation":
+            inputs = starts or _build(candidate)
+        asked[step.kind] = _request(store, candidate, step, step.kind, subject, inputs, is_forced=is_forced)
+    return asked
+
+
+def _build(candidate: CandidateRecord) -> list[Crystal]:
+    from wyloop.models.wyckoff.realize import realize  # pyxtal: two seconds
+
+    return realize(candidate.gene, VOLUME, seed=candidate.seed, n_starts=N_STARTS)
+
+
+def _request(
+    store: Store,
+    candidate: CandidateRecord,
+    step: Step,
+    kind: str,
+    subject: str,
+    inputs: Sequence[Crystal] = (),
+    *,
+    is_forced: bool = False,
+) -> str:
+    known = protocol(step.protocol)
+    identity = calculation_id(f"{kind} {subject}", known.identifier, known.hash)
+    if is_forced:
+        found = [one for one in calculations.of_subjects(store, [subject]) if one.calculation_id.startswith(identity)]
+        identity = f"{identity}-{len(found) + 1}" if found else identity
+    record = CalculationRecord(
+        calculation_id=identity,
+        candidate_id=candidate.candidate_id,
+        round_id=candidate.round_id,
+        kind=kind,
+        subject=subject,
+        protocol=known.identifier,
+        protocol_hash=known.hash,
+        inputs=tuple(inputs),
+    )
+    calculations.request_calculation(store, record)
+    return identity
+
+
+def _submit(
+    lpad: "LaunchPad", candidate: CandidateRecord, chosen: Workflow, asked: dict[str, str], priority: int
+) -> int:
+    """Submit the jobs that are not there yet and the one that settles the candidate, as one FireWorks workflow."""
+    from fireworks import Firework
+    from fireworks import Workflow as FireWorkflow
+    from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+    from wyloop.flows.jobs.calculation import CalculationJob, SettleJob
+    from wyloop.flows.jobs.vasp import VaspJob
+
+    query = {"spec.calculation_id": {"$in": list(asked.values())}}
+    found = list(lpad.fireworks.find(query, {"fw_id": 1, "state": 1, "spec.calculation_id": 1}))
+    present = {document["spec"]["calculation_id"]: document for document in found}
+    label = f"{candidate.gene.formula_pretty} {candidate.gene.space_group_number}"
+    before = {step.kind: [protocol_kind(chosen, name) for name in step.after] for step in chosen.steps}
+    made: dict[str, Any] = {}
+    running: list[int] = []
+    for name, identity in asked.items():
+        if identity in present:
+            if present[identity]["state"] not in ENDED:
+                running.append(present[identity]["fw_id"])
+            continue
+        kind = name.partition(" ")[0]
+        spec: dict[str, Any] = {"calculation_id": identity, "_category": CATEGORY[kind], "_priority": priority}
+        if kind != "reference":
+            spec["workflow"] = chosen.identifier
+        parents = [made[parent] for parent in before.get(kind, []) if parent in made]
+        title = name if kind == "reference" else f"{kind} {label}"
+        task = VaspJob(calculation_id=identity) if kind == "vasp" else CalculationJob(calculation_id=identity)
+        made[name] = Firework([task], spec=spec, name=title, parents=parents or None)
+    if not made:
+        return 0
+    spec = {"candidate_id": candidate.candidate_id, "_category": CATEGORY["write_back"], "_priority": priority}
+    task = SettleJob(candidate_id=candidate.candidate_id)
+    last = Firework([task], spec=spec, name=f"settle {label}", parents=list(made.values()))
+    whole = FireWorkflow([*made.values(), last], name=f"{candidate.candidate_id} {chosen.identifier}")
+    try:
+        if running:  # jobs of another workflow come first
+            lpad.append_wf(whole, _of_one_workflow(lpad, running))
+        else:
+            lpad.add_wf(whole)
+    except (BulkWriteError, DuplicateKeyError) as error:
+        raise CalculatorError(f"somebody submits the same jobs of {label} just now; try again") from error
+    return len(made)
+
+
+def protocol_kind(chosen: Workflow, protocol_identifier: str) -> str:
+    """Return the kind of job that a workflow runs by a protocol."""
+    return next(step.kind for step in chosen.steps if step.protocol == protocol_identifier)
+
+
+def _of_one_workflow(lpad: "LaunchPad", fw_ids: list[int]) -> list[int]:
+    """Return those of the jobs that are in the same workflow as the last of them: FireWorks links no others."""
+    found = lpad.workflows.find_one({"nodes": fw_ids[-1]}, {"nodes": 1})
+    return [fw_id for fw_id in fw_ids if fw_id in (found or {"nodes": []})["nodes"]]
+
+
+def hold_back(store: Store, identity: str, workflow_identifier: str) -> str | None:
+    """Return why a job of a workflow must not start: a verdict before it does not promote the candidate."""
+    record = calculations.calculation(store, identity)
+    chosen = workflow(workflow_identifier)
+    step = next(step for step in chosen.steps if step.protocol == record.protocol)
+    of_subject = calculations.of_subjects(store, [record.subject])
+    for wanted in step.after:
+        kind = protocol_kind(chosen, wanted)
+        done = [one for one in of_subject if one.protocol == wanted and one.kind == kind]
+        good = [one for one in done if one.status == "completed" and not one.is_withheld]
+        if not good:
+            said = "; ".join([*(done[-1].problems or ()), done[-1].error or ""]).strip("; ") if done else ""
+            return f"not started: {wanted} did not promote it{': ' + said if said else ''}"
+        for name, value in step.only_if.get(wanted, {}).items():
+            if good[-1].result.get(name) != value:
+                return f"not started: {wanted} says {name} is {good[-1].result.get(name)}; expected {value}"
+    return None
+
+
+def settle(store: Store, candidate_id: str) -> str:
+    """Make the material of a candidate's calculations, and give the candidate its end; repeated, nothing changes.
+
+    Returns:
+        The candidate's status.
+    """
+    candidate = candidates.candidate(store, candidate_id)
+    campaign = campaigns.campaign(store, candidate.campaign_id)
+    record = campaigns.round_record(store, candidate.round_id)
+    write_materials(store, campaign, record, Policy.model_validate(campaign.settings))
+    return candidates.candidate(store, candidate_id).status
