@@ -12,6 +12,8 @@ from wyloop.platform import mongod, processes, services
 from wyloop.platform.settings import AllSettings
 
 WANTED_FREE_GB = 5.0  # GB, for a database that grows
+WAITS_LONG = 3600.0  # s, a job without a worker
+RUNS_LONG = 6 * 3600.0  # s, longer than a job's own limits
 WANTED_MEMORY_GB = 4.0  # GB, a discovery round with its workers
 
 
@@ -32,8 +34,11 @@ def examine(settings: AllSettings) -> list[Check]:
         _packages(),
         _mongod(),
         _database(settings),
+        _contents(settings),
+        _jobs(settings),
         _prefect(settings),
         _gpaw(),
+        _dashboard(),
         _disk(settings.data_folder),
         _memory(),
         _weights(),
@@ -89,6 +94,62 @@ def _database(settings: AllSettings) -> Check:
         return Check("database", "ok", f"writable at {services.without_password(uri)}")
     where = services.without_password(uri)
     return Check("database", "fail", f"no writable replica set at {where}", "start it, or correct WYLOOP_STORES_URI")
+
+
+def _contents(settings: AllSettings) -> Check:
+    """Open the database as a reader does: schema version, indexes, rights."""
+    from wyloop.stores.connection import connect
+
+    uri = services.embedded_uri(settings)
+    if uri is None or not mongod.is_healthy(uri):
+        return Check("contents", "ok", "not looked at, the database does not run")
+    reader = settings.with_uri(uri).stores.model_copy(update={"is_read_only": True, "timeout_ms": 3000})
+    try:
+        connect(reader).close()
+    except WyloopError as error:
+        message, _, remedy = str(error).rpartition("; ")
+        if "holds no Wyloop data" in message:
+            return Check("contents", "ok", "empty; the first command that writes fills it")
+        return Check("contents", "fail", message or remedy, remedy if message else "")
+    return Check("contents", "ok", "schema and indexes are as they should be")
+
+
+def _jobs(settings: AllSettings) -> Check:
+    """Look for jobs that wait or run too long, and for workers."""
+    from wyloop.platform.metrics import figures
+    from wyloop.stores.connection import connect
+
+    uri = services.embedded_uri(settings)
+    if uri is None or not mongod.is_healthy(uri):
+        return Check("jobs", "ok", "not looked at, the database does not run")
+    reader = settings.with_uri(uri).stores.model_copy(update={"is_read_only": True, "timeout_ms": 3000})
+    store = connect(reader, is_checked=False)
+    try:
+        found = figures(store, settings.flows.launchpad_database)
+    finally:
+        store.close()
+    shown = ", ".join(f"{n} {state.lower()}" for state, n in found.jobs.items()) or "none"
+    if found.oldest.get("READY", 0.0) > WAITS_LONG:
+        hours = found.oldest["READY"] / 3600
+        return Check(
+            "jobs", "warn", f"{shown}; one waits for {hours:.1f} h", "start workers: wyloop up, or wyloop worker"
+        )
+    if found.oldest.get("RUNNING", 0.0) > RUNS_LONG:
+        hours = found.oldest["RUNNING"] / 3600
+        return Check("jobs", "warn", f"{shown}; one runs for {hours:.1f} h", "if its worker is gone: wyloop reconcile")
+    return Check("jobs", "ok", shown)
+
+
+def _dashboard() -> Check:
+    from wyloop.platform.dashboard.templating import VIEWER, asset_path
+
+    if asset_path("plotly.min.js") is None:
+        return Check(
+            "dashboard", "fail", "the package plotly lacks its script", "run: pip install --force-reinstall plotly"
+        )
+    if asset_path(VIEWER) is None:
+        return Check("dashboard", "ok", "crystals are drawn with Plotly; deploy/fetch_viewer.sh brings 3Dmol.js")
+    return Check("dashboard", "ok", "Plotly and 3Dmol.js are there")
 
 
 def _prefect(settings: AllSettings) -> Check:

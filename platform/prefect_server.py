@@ -48,6 +48,7 @@ def prefect_environment(data_folder: Path) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_CLI_COLORS": "false",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "180",  # s; without it a killed run stays Running for ever
     }
 
 

@@ -93,7 +93,16 @@ def _address(listening: socket.socket) -> str:
 def _server(app: "FastAPI") -> "uvicorn.Server":
     import uvicorn
 
-    return uvicorn.Server(
+    class Server(uvicorn.Server):
+        """uvicorn that ends the streams of live updates when it is told to end: it would wait for them."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            live = getattr(app.state, "live", None)
+            if live is not None:
+                live.close()
+            await super().shutdown(sockets)
+
+    return Server(
         uvicorn.Config(
             app,
             http="h11",  # the faster one knows no limit

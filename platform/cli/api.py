@@ -1,4 +1,4 @@
-"""`wyloop api`: the web server, with OPTIMADE under /optimade."""
+"""`wyloop api`: the web server, with the dashboard under / and OPTIMADE under /optimade."""
 
 from typing import Annotated
 
@@ -6,12 +6,12 @@ import typer
 
 from wyloop.platform.cli.output import current_settings
 
-app = typer.Typer(no_args_is_help=True, help="The web server: OPTIMADE and the API.")
+app = typer.Typer(no_args_is_help=True, help="The web server: dashboard, OPTIMADE and API.")
 
 
 @app.callback()
 def api() -> None:
-    """The web server: OPTIMADE and the API."""
+    """The web server: dashboard, OPTIMADE and API."""
 
 
 @app.command("serve")
@@ -21,8 +21,8 @@ def serve(
 ) -> None:
     """Serve the database over HTTP until stopped.
 
-    OPTIMADE stands under /optimade and follows the database. Requests only read, unless WYLOOP_PLATFORM_API_TOKEN is
-    set.
+    The dashboard stands under /, OPTIMADE under /optimade; both follow the database. Requests only read, unless
+    WYLOOP_PLATFORM_API_TOKEN is set.
     """
     from wyloop.platform.api.app import OPTIMADE_PATH, create_app
     from wyloop.platform.api.entries import Limits
@@ -38,6 +38,7 @@ def serve(
             token=platform.api_token,
             limits=limits,
             refresh_seconds=platform.api_refresh_seconds,
+            launchpad_database=settings.flows.launchpad_database,
         )
         run(
             application,

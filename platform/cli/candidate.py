@@ -1,13 +1,28 @@
-"""`wyloop candidate`: the whole story of one proposed gene."""
+"""`wyloop candidate`: the whole story of one proposed gene, and candidates that other generators wrote."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wyloop.platform.cli.output import JsonOption, cell, current_settings, print_facts, print_json, print_rows
+from wyloop.platform.cli.candidate_add import add
+from wyloop.platform.cli.output import (
+    JsonOption,
+    cell,
+    current_settings,
+    print_facts,
+    print_json,
+    print_rows,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from wyloop.stores.connection import Store
 
 app = typer.Typer(no_args_is_help=True, help="Candidates: proposed genes and what became of them.")
+app.command("add")(add)
 UNITS = {
     "formation_energy_per_atom": "eV/atom",
     "dft_formation_energy_per_atom": "eV/atom",
@@ -39,6 +54,7 @@ MATERIAL_FIELDS = (
     "meets_target",
 )
 BULKY = ("frequencies", "fingerprint")
+MAX_SHOWN = 20
 
 
 @app.callback()
@@ -56,7 +72,7 @@ def show(
     Model, predictions, each screen's verdict, jobs and result.
     """
     from wyloop.platform.session import connected
-    from wyloop.stores.candidates import story
+    from wyloop.stores.stories import story
 
     settings = current_settings()
     with connected(settings) as store:
@@ -66,6 +82,62 @@ def show(
         print_json(told)
     else:
         _print_story(told)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="CSV, extxyz, CIF, POSCAR, JSON, a zip of CIFs, or a folder of these."),
+    ],
+    generator: Annotated[str, typer.Option("--generator", "-g", help="Who proposed them, such as mattergen.")],
+    campaign: Annotated[
+        str | None, typer.Option("--campaign", help="Campaign that takes them; may be left out if there is only one.")
+    ] = None,
+    symprec: Annotated[
+        float, typer.Option(min=1e-4, max=1.0, help="Distance within which atoms are equivalent, Å.")
+    ] = 0.1,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write every refused row to a CSV file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let crystals that another generator wrote take part in a campaign.
+
+    They get the same screens, jobs and budget as all candidates, from the campaign's next round on. Their own 3D
+    structures are what relaxations start from. A second time changes nothing.
+    """
+    from wyloop.platform.session import connected
+    from wyloop.stores.import_crystals import import_crystals
+    from wyloop.stores.ingest.report import refusals_to
+
+    with connected(current_settings()) as store, refusals_to(report) as on_refusal, progress("importing") as move:
+        chosen = campaign or _only_campaign(store)
+        done = import_crystals(store, path, generator, chosen, symprec=symprec, on_progress=move, on_refusal=on_refusal)
+    if as_json:
+        print_json({"generator": generator, "campaign_id": chosen, **asdict(done)})
+    else:
+        typer.echo(
+            f"{done.n_rows} rows of {generator} for {chosen}: {done.n_added} new genes, {done.n_repeated} repeated, "
+            f"{done.n_refused} refused"
+        )
+        for one in done.refused[:MAX_SHOWN]:
+            typer.echo(f"  {one}")
+        if done.n_refused > MAX_SHOWN:
+            typer.echo(f"  and {done.n_refused - MAX_SHOWN} more; --report FILE writes all")
+    if not done.n_added + done.n_repeated:
+        raise typer.Exit(1)
+
+
+def _only_campaign(store: "Store") -> str:
+    from wyloop.models.errors import CampaignError
+    from wyloop.stores.campaigns import campaigns
+
+    known = [record.campaign_id for record in campaigns(store) if record.state not in ("stopped", "finished")]
+    if len(known) != 1:
+        shown = ", ".join(known[:10]) or "none"
+        raise CampaignError(f"{len(known)} campaigns to import into ({shown}); expected one; name it with --campaign")
+    return known[0]
 
 
 def _jobs(uri: str, database: str, calculations: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -87,7 +159,9 @@ def _print_story(told: Mapping[str, Any]) -> None:
     print_facts(
         {
             "campaign": f"{told['campaign_id']}, target {cell(campaign.get('target'))}",
-            "round": f"{told.get('round_number')}, seed {told.get('seed')}, sampler {told.get('sampler')}",
+            "round": f"{told.get('round_number')}, seed {told.get('seed')}",
+            "generator": told.get("sampler"),
+            "from": told.get("origin"),
             "model": told.get("model_id"),
             "trained on": _snapshot(model),
             "code version": told.get("code_version"),
@@ -139,7 +213,7 @@ def _print_calculation(calculation: Mapping[str, Any], job_state: str) -> None:
     )
     result = calculation.get("result") or {}
     print_facts({f"  {_with_unit(name)}": value for name, value in result.items() if name not in BULKY})
-    for name in ("error", "problems"):
+    for name in ("error", "problems", "review", "review_reasons", "review_note"):
         if calculation.get(name):
             typer.echo(f"  {name}: {cell(calculation[name])}")
 

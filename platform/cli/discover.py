@@ -154,17 +154,19 @@ def _campaign(store: "Store", wish: Wish) -> "CampaignRecord":
     from wyloop.stores import campaigns
 
     campaign = campaigns.create_campaign(store, wish.target, wish.policy)
+    going = ("created", "active", "paused", "finished")  # to run it again is to let it go on
+    campaigns.set_campaign_state(store, campaign.campaign_id, "active", only_from=going)
     return campaigns.request_rounds(store, campaign.campaign_id, wish.rounds)
 
 
 def _advance_until_done(store: "Store", campaign_id: str, console: "Console") -> None:
     """Run the campaign's flow, and again whenever its jobs have finished, until all rounds asked for are closed."""
-    from wyloop.flows.campaign import FINISHED, advance_campaign
+    from wyloop.flows.campaign import BUSY, WAITING, advance_campaign
     from wyloop.flows.progress import listening
 
     with _bars(console) as bars, listening(bars):
         while True:
-            if advance_campaign(campaign_id) == FINISHED:
+            if advance_campaign(campaign_id) not in (WAITING, BUSY):
                 return
             _wait_for_jobs(store, campaign_id, bars)
 

@@ -89,7 +89,15 @@ def ingest_csv(
     from wyloop.stores.ingest.csv import ingest_csv as ingest
 
     def run(store: "Store", **told: Any) -> "IngestReport":  # noqa: ANN401 - callbacks
-        return ingest(store, path, source=source, energy_method=energy_method, gap_method=gap_method, **told)
+        return ingest(
+            store,
+            path,
+            source=source,
+            energy_method=energy_method,
+            gap_method=gap_method,
+            is_encoding=True,
+            **told,
+        )
 
     _run(run, report, as_json=as_json)
 
@@ -227,7 +235,14 @@ def _ingest_files(
 
     def run(store: "Store", **told: Any) -> "IngestReport":  # noqa: ANN401 - callbacks
         return ingest_files(
-            store, paths, kind=kind, source=source, energy_method=energy_method, gap_method=gap_method, **told
+            store,
+            paths,
+            kind=kind,
+            source=source,
+            energy_method=energy_method,
+            gap_method=gap_method,
+            is_encoding=True,
+            **told,
         )
 
     _run(run, report, as_json=as_json)
@@ -242,14 +257,16 @@ def _run(ingest: "Ingest", report_path: Path | None, *, as_json: bool) -> None:
         with progress("ingesting") as move:
             report = ingest(store, on_progress=move, on_refusal=on_refusal)
         with progress("encoding") as move:
-            encoded = build_encodings(store, on_progress=move)
+            built = build_encodings(store, on_progress=move)  # what was changed, or left by others
+    n_encoded = report.n_encoded + built.n_done
     if as_json:
-        counts = {"n_encoded": encoded.n_done, "n_not_encodable": encoded.n_refused, "n_refused": report.n_refused}
+        n_without = report.n_not_encodable + built.n_refused
+        counts = {"n_encoded": n_encoded, "n_not_encodable": n_without, "n_refused": report.n_refused}
         print_json(asdict(report) | counts)
     else:
         typer.echo(
             f"{report.n_rows} rows: {report.n_added} added, {report.n_updated} updated, "
-            f"{report.n_unchanged} unchanged, {report.n_refused} refused; {encoded.n_done} encoded"
+            f"{report.n_unchanged} unchanged, {report.n_refused} refused; {n_encoded} encoded"
         )
         for note in report.notes:
             typer.echo(note)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wyloop.models.errors import WyloopError
-from wyloop.platform.cli import api, campaign, candidate, config, db, encode, generate, job, model, service
+from wyloop.platform.cli import api, calculation, campaign, candidate, config, db, encode, generate, job, model, service
 from wyloop.platform.cli.discover import discover
+from wyloop.platform.cli.reconcile import reconcile
 
 if TYPE_CHECKING:
     from logging import LogRecord
@@ -39,10 +40,12 @@ app.command("encode")(encode.encode)
 app.command("generate")(generate.generate)
 app.command("worker")(job.worker)
 app.command("serve-flows")(service.serve_flows)
+app.command("reconcile")(reconcile)
 app.add_typer(db.app, name="db")
 app.add_typer(model.app, name="model")
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(candidate.app, name="candidate")
+app.add_typer(calculation.app, name="calculation")
 app.add_typer(job.app, name="job")
 app.add_typer(api.app, name="api")
 app.add_typer(config.app, name="config")
@@ -62,12 +65,16 @@ def options(
         Path | None, typer.Option("--config", help="Settings file; without it wyloop.toml in the current folder.")
     ] = None,
     is_verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is being done.")] = False,
+    log_format: Annotated[
+        str,
+        typer.Option("--log-format", envvar="WYLOOP_LOG_FORMAT", help="text, or json: one object a line, with ids."),
+    ] = "text",
     is_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Active discovery of inorganic crystals: propose, screen, calculate, learn, again."""
-    _set_up_logging(is_verbose=is_verbose)
+    _set_up_logging(is_verbose=is_verbose, log_format=log_format)
     if config_file is not None:
         os.environ["WYLOOP_CONFIG"] = str(config_file.absolute())  # our other processes read the same file
 
@@ -143,16 +150,24 @@ def _write_traceback() -> Path:
     return path
 
 
-def _set_up_logging(*, is_verbose: bool) -> None:
+def _set_up_logging(*, is_verbose: bool, log_format: str) -> None:
     import logging
+
+    from wyloop.platform.logs import LOG_FORMATS, JsonFormatter
+
+    if log_format not in LOG_FORMATS:
+        raise typer.BadParameter(f"log format {log_format!r}; expected one of {', '.join(LOG_FORMATS)}")
 
     logging.captureWarnings(True)
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
     )
     for handler in logging.getLogger().handlers:  # Prefect's loggers hand on what their own level lets pass
-        handler.setLevel(logging.INFO if is_verbose else logging.WARNING)
-    logging.getLogger("wyloop").setLevel(logging.INFO if is_verbose else logging.WARNING)
+        handler.setLevel(logging.INFO if is_verbose or log_format == "json" else logging.WARNING)
+        if log_format == "json":
+            handler.setFormatter(JsonFormatter())
+            os.environ["WYLOOP_LOG_FORMAT"] = log_format  # our other processes write the same
+    logging.getLogger("wyloop").setLevel(logging.INFO if is_verbose or log_format == "json" else logging.WARNING)
     # FireWorks prints a line at every look at an empty LaunchPad, and sets its loggers' levels itself.
     for name in ("rocket.launcher", "launchpad"):
         logging.getLogger(name).addFilter(_is_serious)

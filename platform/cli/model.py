@@ -35,6 +35,7 @@ COLUMNS = {
     "in_use": "in use",
     "weights_dropped_at": "weights dropped",
 }
+MAX_SHOWN = 100  # values of a list in a card
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the change.")]
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Labelled CSV file (.csv or .csv.gz) instead of the database's rows.")
@@ -205,7 +206,9 @@ def gc(
 @app.command("evaluate")
 def evaluate(
     data: DataOption = None,
-    model_id: Annotated[str, typer.Option("--model", help="Id of a registered model, or 'shipped'.")] = "shipped",
+    model_id: Annotated[
+        str, typer.Option("--model", help="Id of a registered model, 'promoted' for the one in use, or 'shipped'.")
+    ] = "shipped",
     weights: Annotated[Path | None, typer.Option(help="Model file (safetensors) instead of --model.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of the file.")] = None,
     as_json: JsonOption = False,
@@ -223,12 +226,14 @@ def evaluate(
         checkpoint = Checkpoint.load(weights) if weights else load_shipped()
     if given is None or checkpoint is None:
         from wyloop.platform.session import connected
-        from wyloop.stores.registry import load_weights
+        from wyloop.stores.promotions import named_checkpoint
         from wyloop.stores.training import training_snapshot
 
         with connected(current_settings()) as store:
             given = list(training_snapshot(store).rows[:limit]) if given is None else given
-            checkpoint = checkpoint or Checkpoint.from_bytes(load_weights(store, model_id))
+            if checkpoint is None:
+                found, checkpoint = named_checkpoint(store, model_id)
+                model_id = found or model_id
     rows: list[TrainingRow] = given
     metrics = judge.evaluate(checkpoint, rows)
     if as_json:
@@ -375,7 +380,9 @@ def _metrics(card: dict[str, Any]) -> dict[str, object]:
 def _flat(card: dict[str, Any], prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for name, value in card.items():
-        if isinstance(value, dict):
+        if isinstance(value, list) and len(value) > MAX_SHOWN:
+            flat[f"{prefix}{name}"] = f"{len(value)} values"
+        elif isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value

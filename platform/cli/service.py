@@ -16,7 +16,7 @@ def up(
         int | None, typer.Option("--workers", min=0, help="FireWorks workers; default from the settings.")
     ] = None,
     with_prefect: Annotated[bool, typer.Option("--prefect/--no-prefect", help="Start a Prefect server.")] = True,
-    with_api: Annotated[bool, typer.Option("--api/--no-api", help="Start the web server: OPTIMADE.")] = False,
+    with_api: Annotated[bool, typer.Option("--api/--no-api", help="Start the web server: dashboard, OPTIMADE.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Start the services of this machine.
@@ -57,11 +57,36 @@ def down(as_json: JsonOption = False) -> None:
         typer.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 
-def status(as_json: JsonOption = False) -> None:
+def status(
+    with_figures: Annotated[
+        bool, typer.Option("--figures", help="Also queues, ages, failures and latency: what /metrics serves.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show the services and whether they answer."""
     from wyloop.platform import services
 
-    print_rows([asdict(row) for row in services.status(current_settings())], STATUS_COLUMNS, as_json=as_json)
+    settings = current_settings()
+    found = [asdict(row) for row in services.status(settings)]
+    if not with_figures:
+        print_rows(found, STATUS_COLUMNS, as_json=as_json)
+        return
+    uri = services.embedded_uri(settings)
+    rows: list[tuple[str, float]] = []
+    if uri is not None:
+        from wyloop.platform.metrics import figures
+        from wyloop.stores.connection import connect
+
+        store = connect(settings.with_uri(uri).stores)
+        rows = figures(store, settings.flows.launchpad_database).rows()
+        store.close()
+    if as_json:
+        print_json({"services": found, "figures": dict(rows)})
+        return
+    print_rows(found, STATUS_COLUMNS, as_json=False)
+    print_rows(
+        [{"name": name, "value": value} for name, value in rows], {"name": "figure", "value": "value"}, as_json=False
+    )
 
 
 def doctor(as_json: JsonOption = False) -> None:

@@ -59,7 +59,8 @@ class Served:
     def get(self, path: str, **parameters: str | int) -> Answer:
         """Ask the OPTIMADE server; the path starts below its mount."""
         answer = requests.get(f"{self.url}/optimade{path}", params=parameters, timeout=30)
-        return Answer(answer.status_code, answer.json())
+        is_json = "json" in answer.headers["content-type"]  # a path outside the API is a page
+        return Answer(answer.status_code, answer.json() if is_json else {})
 
     def structures(self, **parameters: str | int) -> Answer:
         return self.get("/v1/structures", **parameters)

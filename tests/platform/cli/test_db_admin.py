@@ -115,7 +115,7 @@ def test_schema_shows_every_field_with_its_unit(wyloop: Command) -> None:
     assert rows["structures", "volume"]["is_required"]
     assert rows["calculations", "result(PhononResult).lowest_optical_frequency"]["unit"] == "THz"
     assert rows["candidates", "verdicts[].screen"]["unit"] is None
-    assert rows["campaigns", "state"]["choices"] == ["active", "paused", "stopped"]
+    assert rows["campaigns", "state"]["choices"] == ["created", "active", "paused", "stopped", "finished"]
     assert "eV/atom" in wyloop("db", "schema", "hulls").out
     assert "no collection 'x'; expected one of structures" in wyloop("db", "schema", "x").error
 

@@ -16,9 +16,9 @@ WYLOOP = [sys.executable, "-m", "wyloop.platform.cli.main"]
 
 def test_up_status_down(wyloop: Command, settings: AllSettings) -> None:
     assert wyloop("down").out == "nothing was running\n"
-    started = wyloop("up", "--no-prefect", "--workers", "0", "--json").json
+    started = wyloop("up", "--no-prefect", "--no-api", "--workers", "0", "--json").json
     assert started["started"] == ["mongod"]
-    assert "nothing, all was running" in wyloop("up", "--no-prefect", "--workers", "0").out
+    assert "nothing, all was running" in wyloop("up", "--no-prefect", "--no-api", "--workers", "0").out
     rows = {row["name"]: row for row in wyloop("status", "--json").json}
     assert rows["mongod"]["state"] == "running"
     assert rows["mongod"]["address"] == started["database"]

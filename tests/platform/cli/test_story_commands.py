@@ -87,7 +87,7 @@ def test_campaigns(wyloop: Command, cli_store: Store, calculation: CalculationRe
 
 
 def test_no_campaigns(wyloop: Command, cli_store: Store) -> None:
-    assert wyloop("campaign", "list").out.startswith("no campaigns; 'wyloop discover'")
+    assert wyloop("campaign", "list").out.startswith("no campaigns; 'wyloop campaign create' or 'wyloop discover'")
     assert wyloop("campaign", "list", "--json").json == []
 
 
