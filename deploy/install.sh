@@ -19,6 +19,7 @@ command -v g++ >/dev/null || missing+=(g++)
 command -v openssl >/dev/null || missing+=(openssl) # the tests of TLS make certificates
 [ -e /usr/include/xc.h ] || missing+=(libxc-dev)
 [ -e /usr/include/x86_64-linux-gnu/openblas-pthread/cblas.h ] || [ -e /usr/include/cblas.h ] || missing+=(libopenblas-dev)
+command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core) # the tests of the dashboard
 # The embedded mongod links these.
 libraries=$(/sbin/ldconfig -p 2>/dev/null || true)
 for pair in libcurl.so.4:libcurl4 libssl.so.3:libssl3 liblzma.so.5:liblzma5; do
@@ -51,7 +52,8 @@ if [ ! -e "$stamp" ]; then
     # shellcheck disable=SC2086 # several arguments are meant
     "${pip[@]}" -c constraints.txt ${TORCH_ARGS:-} torch
     say "installing Wyloop with GPAW and the development tools (4 to 8 minutes the first time)"
-    GPAW_CONFIG="$PWD/models/physics/gpaw_siteconfig.py" "${pip[@]}" -c constraints.txt -e '.[dft,dev]'
+    GPAW_CONFIG="$PWD/models/physics/gpaw_siteconfig.py" "${pip[@]}" -c constraints.txt -e '.[dft,dev,docs]'
+    deploy/fetch_viewer.sh || say "no 3D viewer (it comes with npm): the dashboard draws crystals with Plotly"
     rm -f "$venv"/.wyloop-*
     touch "$stamp"
     say "done"
