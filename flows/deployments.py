@@ -1,5 +1,7 @@
 """The scheduled flows: every minute, each campaign that wants rounds and is due is advanced as far as it can go."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -110,7 +112,7 @@ def deploy_campaign(record: CampaignRecord) -> None:
     """
     from prefect.deployments.runner import RunnerDeployment
 
-    RunnerDeployment.from_flow(
+    deployment = RunnerDeployment.from_flow(
         advance_campaign,
         name=record.campaign_id,
         parameters={"campaign_id": record.campaign_id},
@@ -118,7 +120,9 @@ def deploy_campaign(record: CampaignRecord) -> None:
         description=f"{record.name}: {' and '.join(record.target)}",
         concurrency_limit=_one_at_a_time(),
         entrypoint_type=EntrypointType.MODULE_PATH,
-    ).apply()
+    )
+    with ThreadPoolExecutor(1) as pool:  # where a loop runs, `apply` would give a coroutine back
+        pool.submit(copy_context().run, deployment.apply).result()
 
 
 def make_automation() -> None:
