@@ -133,11 +133,6 @@ def _mend_campaign(store: Store, lpad: "LaunchPad", campaign: CampaignRecord, to
         repairs.note("result_not_written_back", sorted(behind - set(_not_written_back(store, record))))
 
 
-def _has_fizzled(store: Store, lpad: "LaunchPad", campaign: CampaignRecord) -> bool:
-    open_ones = [found.calculation_id for found in budget.reservations(store, campaign_id=campaign.campaign_id)]
-    return campaign.state == "active" and "FIZZLED" in states(lpad, open_ones).values()
-
-
 def _run_again(store: Store, lpad: "LaunchPad", campaign_id: str) -> list[str]:
     """Give another try to jobs that FireWorks gave up without a result, such as those that lost the database."""
     open_ones = [found.calculation_id for found in budget.reservations(store, campaign_id=campaign_id)]

@@ -14,7 +14,6 @@ logger = logging.getLogger(__name__)
 TAG = "wyloop"
 OWNER = "owner:"
 CAMPAIGN = "campaign:"
-FLOWS = ("advance-campaign", "advance-campaigns", "reconcile")
 PAGE = 200
 
 

@@ -89,7 +89,7 @@ def reserve_screening(
 ) -> dict[str, object]:
     """Reserve the jobs of the selected candidates, best first; those that the budget does not allow are set back."""
     selected = candidates.of_round(store, record.round_id, statuses=("selected",))
-    wanted = [_screening_of(store, candidate, record, policy) for candidate in selected]
+    wanted = [ask_for_screening(store, candidate, (), record, policy) for candidate in selected]
     protocols = {"relaxation": policy.relaxation_protocol, "phonon": policy.phonon_protocol}
     chains = [{identity: protocols[kind] for kind, identity in one.items()} for one in wanted]
     granted = charges.reserve_chains(store, record, chains)
@@ -109,15 +109,11 @@ def dispatch_screening(
 ) -> dict[str, object]:
     """Submit the jobs of every selected candidate, once each."""
     chosen = candidates.of_round(store, record.round_id, statuses=("selected", "dispatched"))
-    chains = [chain(one, _screening_of(store, one, record, policy), "screening") for one in chosen]
+    chains = [chain(one, ask_for_screening(store, one, (), record, policy), "screening") for one in chosen]
     submit_all(open_launchpad(), chains)
     identities = [one.candidate_id for one in chosen]
     candidates.set_status(store, identities, "dispatched", only_from=("selected",))
     return {"n_dispatched": len(chosen)}
-
-
-def _screening_of(store: Store, candidate: CandidateRecord, record: RoundRecord, policy: Policy) -> dict[str, str]:
-    return ask_for_screening(store, candidate, (), record, policy)
 
 
 def relax(store: Store, _campaign: CampaignRecord, record: RoundRecord, policy: Policy) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Any
 from wyloop.platform.dashboard.learning import Compared, Learnt
 
 Figure = dict[str, Any]
-BLUE, ORANGE, GREEN, GREY, SKY, PURPLE = "#0072b2", "#d55e00", "#009e73", "#8a8f98", "#56b4e9", "#cc79a7"
+BLUE, ORANGE, GREEN, GREY, SKY = "#0072b2", "#d55e00", "#009e73", "#8a8f98", "#56b4e9"
 """Of Okabe and Ito's palette, told apart with any colour vision."""
 SCALE = "Viridis"
 MAX_LABEL = 60
