@@ -16,6 +16,7 @@ missing=()
 header=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h
 [ -e "$header" ] || missing+=(python3-dev)
 command -v g++ >/dev/null || missing+=(g++)
+command -v cmake >/dev/null || missing+=(cmake) # BoltzTraP2 is built with it
 command -v openssl >/dev/null || missing+=(openssl) # the tests of TLS make certificates
 [ -e /usr/include/xc.h ] || missing+=(libxc-dev)
 [ -e /usr/include/x86_64-linux-gnu/openblas-pthread/cblas.h ] || [ -e /usr/include/cblas.h ] || missing+=(libopenblas-dev)
@@ -44,7 +45,7 @@ if [ ! -x "$venv/bin/python" ]; then
     "$python" -m venv "$venv"
 fi
 
-stamp="$venv/.wyloop-$(cat pyproject.toml constraints.txt deploy/install.sh | sha256sum | cut -c1-16)"
+stamp="$venv/.wyloop-$(cat pyproject.toml constraints.txt deploy/install*.sh | sha256sum | cut -c1-16)"
 if [ ! -e "$stamp" ]; then
     pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
     # torch first and alone, so that nothing pulls another build; TORCH_ARGS may name the index of its CPU builds.
@@ -53,6 +54,7 @@ if [ ! -e "$stamp" ]; then
     "${pip[@]}" -c constraints.txt ${TORCH_ARGS:-} torch
     say "installing Wyloop with GPAW and the development tools (4 to 8 minutes the first time)"
     GPAW_CONFIG="$PWD/models/physics/gpaw_siteconfig.py" "${pip[@]}" -c constraints.txt -e '.[dft,dev,docs]'
+    deploy/install_boltztrap.sh || say "no BoltzTraP2: transport jobs will fail and say how to install it"
     deploy/fetch_viewer.sh || say "no 3D viewer (it comes with npm): the dashboard draws crystals with Plotly"
     rm -f "$venv"/.wyloop-*
     touch "$stamp"

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from numbers import Real
 from typing import NoReturn
 
@@ -185,10 +185,8 @@ class Target:
 
     def space_group_numbers(self) -> list[int]:
         """Return the ITA numbers that `space_group_number` and `crystal_system` allow, ascending; all 230 if free."""
-        mine = [
-            condition for condition in self.conditions if condition.field in ("space_group_number", "crystal_system")
-        ]
-        return [number for number in range(1, 231) if all(c.accepts(_symmetry(number)[c.field]) for c in mine)]
+        fields = ("space_group_number", "crystal_system")
+        return list(_space_group_numbers(tuple(one for one in self.conditions if one.field in fields)))
 
     @cached_property
     def elements(self) -> ElementCondition:
@@ -219,8 +217,14 @@ def _number_text(number: float) -> str:
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
+@cache
 def _symmetry(number: int) -> dict[str, object]:
     return {"space_group_number": number, "crystal_system": space_group(number).crystal_system}
+
+
+@lru_cache(maxsize=1024)
+def _space_group_numbers(conditions: tuple[AnyCondition, ...]) -> tuple[int, ...]:
+    return tuple(n for n in range(1, 231) if all(one.accepts(_symmetry(n)[one.field]) for one in conditions))
 
 
 _TOKEN = re.compile(

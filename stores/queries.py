@@ -174,8 +174,7 @@ def _rows(
     parts = [mongo_filter(filters, places)]
     if is_one_of_all and collection == "structures":
         parts.append({"material_id": None})  # the others are shown as materials
-    projection: dict[str, Any] = {name: f"${places.get(name, name)}" for name in COLUMNS[2:]}
-    projection |= {"_id": 0, "id": f"${IDENTITY[collection]}"}
+    projection = {"_id": 0, IDENTITY[collection]: 1} | {places.get(name, name): 1 for name in COLUMNS[2:]}
     n_left = limit
     try:
         for extra, order in _passes(collection, sort, places, filters):
@@ -211,9 +210,14 @@ def _passes(
     return [with_value, ({place: None}, [(identity, 1)])]
 
 
-def _row(collection: str, fields: dict[str, Any]) -> Row:
-    row: Row = {"id": fields["id"], "collection": collection}
-    row |= {name: to_json(fields[name]) for name in COLUMNS[2:] if fields.get(name) is not None}
+def _row(collection: Collection, fields: dict[str, Any]) -> Row:
+    if collection == "candidates":
+        fields |= fields.pop("prediction", {})
+    row: Row = {"id": fields[IDENTITY[collection]], "collection": collection}
+    for name in COLUMNS[2:]:
+        value = fields.get(name)
+        if value is not None:
+            row[name] = value if type(value) in (str, int) else to_json(value)
     return row
 
 

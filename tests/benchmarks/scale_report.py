@@ -45,7 +45,7 @@ ROWS: tuple[tuple[str, str, Callable[[Results], Any]], ...] = (
     ("mongod's memory at the end, MB", "", lambda r: r["after"]["mongod_rss_mb"]),
     ("Python's peak memory, MB", "", lambda r: r["after"]["python_peak_mb"]),
     ("disk, journal and oplog included, MB", "", lambda r: r["after"]["disk_mb"]),
-    ("cores that it may use, loading and later", "", lambda r: f"{_cores(r, 'load')}, {_cores(r, 'target')}"),
+    ("cores that it may use, loading and later", "", lambda r: (_cores(r, "load"), _cores(r, "target"))),
     ("load of the machine: before, loading, target, OPTIMADE", "", lambda r: _loads(r)),
 )
 GROWN = (

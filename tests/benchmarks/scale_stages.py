@@ -74,18 +74,25 @@ def targets(seed: int, n: int) -> list[tuple[Target, str]]:
 
 
 def target_queries(store: Store, *, seed: int = 1, n: int = 24, n_times: int = 8) -> Result:
-    """Ask target questions for 50 rows of candidates, in turn with a bare indexed find of 50 documents."""
+    """Ask target questions for 50 rows of candidates, in turn with a bare indexed find of 50 documents.
+
+    The bare find has the question's order and space group (the commonest of its crystal system), so that both read
+    documents that lie equally far apart and have been read equally often before.
+    """
     ours, bare, n_rows = [], [], []
     clocks = Clock(store), Clock(store)
     collection = store.database["candidates"]
-    group = max(GROUP_SHARES, key=GROUP_SHARES.__getitem__)
     for number, (target, sort) in enumerate(targets(seed, n) * (n_times + 1)):
 
         def ask(target: Target = target, sort: str = sort) -> list[Any]:
             return query(store, target, collection="candidates", sort=sort, limit=50)
 
-        def find() -> list[Any]:
-            return list(collection.find({"space_group_number": group}).limit(50))
+        group = max(target.space_group_numbers(), key=lambda one: GROUP_SHARES.get(one, 0))
+        order = [(f"prediction.{sort.removeprefix('-')}", -1 if sort[0] == "-" else 1)]
+        order.append(("candidate_id", order[0][1]))
+
+        def find(group: int = group, order: list[tuple[str, int]] = order) -> list[Any]:
+            return list(collection.find({"space_group_number": group}).sort(order).limit(50))
 
         if number < n:  # the first round warms caches and plans
             n_rows.append(len(ask()))
