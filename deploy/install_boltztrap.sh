@@ -12,7 +12,7 @@ cat >"$folder/cmake" <<SCRIPT
 case "\$1" in -D*) exec "$real" -DSPGLIB_WITH_TESTS=OFF "\$@" ;; *) exec "$real" "\$@" ;; esac
 SCRIPT
 chmod +x "$folder/cmake"
-"$venv/bin/python" -m pip install --quiet setuptools-scm wheel Cython
+"$venv/bin/python" -m pip install --quiet -c constraints.txt "setuptools>=77" setuptools-scm wheel Cython
 PATH="$folder:$PATH" "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation BoltzTraP2==26.3.1
 (cd / && "$venv/bin/python" -c "import BoltzTraP2.sphere")
 echo "BoltzTraP2 is in $venv"
