@@ -15,6 +15,7 @@ from wyloop.models.targets import Target
 from wyloop.stores.conditions import mongo_filter
 from wyloop.stores.connection import Store
 from wyloop.stores.failures import describe, translated
+from wyloop.stores.indexes import expected_indexes
 from wyloop.stores.records import JSON, crystal_of, to_json
 
 if TYPE_CHECKING:
@@ -180,7 +181,8 @@ def _rows(
         for extra, order in _passes(collection, sort, places, filters):
             criteria = [part for part in (*parts, extra) if part]
             found = store.database[collection].find({"$and": criteria} if criteria else {}, projection)
-            for row in found.sort(order).limit(n_left or 0).batch_size(_BATCH):
+            found = found.sort(order).hint(_index(collection, filters, order[0][0]))
+            for row in found.limit(n_left or 0).batch_size(_BATCH):
                 yield _row(collection, row)
                 if n_left is not None:
                     n_left -= 1
@@ -208,6 +210,24 @@ def _passes(
     if name in filters.fields:  # who has no value meets no condition
         return [({}, with_value[1])]
     return [with_value, ({place: None}, [(identity, 1)])]
+
+
+def _index(collection: str, filters: Target, place: str) -> list[tuple[str, Any]] | None:
+    """Return the index that has the order and what must be equal before it; None leaves the choice to the server.
+
+    Left alone, the server keeps one plan for all questions of a form, finds again and again that it fits the next one
+    badly, and tries every index anew: that takes longer than the answer.
+    """
+    fields = [condition.field for condition in filters.conditions]
+    if "chemsys" in fields or "formula_pretty" in fields or filters.elements.may is not None:
+        return None  # these leave so few documents that their order does not matter
+    equal = ["elements"] if filters.elements.must else []
+    equal += ["space_group_number"] if {"space_group_number", "crystal_system"} & set(fields) else []
+    if equal[-1:] != ["space_group_number"]:
+        return None
+    first = (*equal, place)
+    found = (one.keys for one in expected_indexes() if one.collection == collection)
+    return next((list(keys) for keys in found if tuple(name for name, _ in keys[: len(first)]) == first), None)
 
 
 def _row(collection: Collection, fields: dict[str, Any]) -> Row:
