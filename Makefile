@@ -34,7 +34,7 @@ format: setup ## format and mend what ruff can
 	$(VENV)/bin/ruff check --fix .
 
 test: check ## everything: checks, then the tests with coverage on real MongoDB, LaunchPad, Prefect, CHGNet and GPAW
-	$(VENV)/bin/pytest -n 2 --dist loadfile -m "not crash" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(VENV)/bin/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 docs: setup ## build the documentation, warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict -d build/site
@@ -55,7 +55,7 @@ crash-matrix: setup ## every kill point of a round, and long stops
 	WYLOOP_CRASH_EVERY=1 WYLOOP_CRASH_STOPPED=60 $(VENV)/bin/pytest -m crash tests/flows/test_crash_matrix.py -o log_cli=true --log-cli-level=INFO
 
 soak: setup ## 200 rounds of a small campaign under random kills
-	$(VENV)/bin/python tests/benchmarks/soak.py
+	$(VENV)/bin/python tests/benchmarks/soak.py --write
 
 bench-sun: setup ## share of stable, unique and new crystals of 1 000 generated ones, twice (many hours; goes on where it was)
 	$(VENV)/bin/python tests/benchmarks/bench_sun.py --jobs 2 --write

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from wyloop.flows import charges, runs
+from wyloop.flows import artifacts, charges, runs
 from wyloop.flows.authority import Authority, acting_for
 from wyloop.flows.launchpad import is_alive, worker_name
 from wyloop.flows.physics import JobsUnderWayError
@@ -163,6 +163,7 @@ def _run_as_task(name: str, campaign_id: str, round_id: str, token: int) -> bool
     retry_delay_seconds=[2, 10, 30],
     retry_jitter_factor=0.5,
     retry_condition_fn=runs.is_transient,
+    on_failure=[artifacts.explain_failure],
 )
 def _step_task(name: str, campaign_id: str, round_id: str, token: int) -> bool:
     return run_step(name, campaign_id, round_id, token)

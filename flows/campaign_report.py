@@ -103,8 +103,13 @@ def write_report(store: Store, campaign_id: str, folder: Path) -> list[Path]:
     return [markdown, page, *figures.values()]
 
 
-def tell(store: Store, campaign_id: str) -> CampaignStory:
+def tell(store: Store, campaign_id: str, *, n_rounds: int | None = None) -> CampaignStory:
     """Collect what the report tells.
+
+    Args:
+        store: The database.
+        campaign_id: The campaign.
+        n_rounds: Only the last rounds; None for all.
 
     Raises:
         CampaignError: No such campaign.
@@ -122,7 +127,7 @@ def tell(store: Store, campaign_id: str) -> CampaignStory:
             "gaps": ("band_gap", "band_gap"),
         }.items()
     }
-    rounds = campaigns.rounds(store, campaign_id)
+    rounds = campaigns.rounds(store, campaign_id)[-(n_rounds or 0) :]
     return CampaignStory(
         campaign=campaign,
         target=Target.parse(campaign.target),

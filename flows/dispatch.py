@@ -49,7 +49,7 @@ def ask_for(
         The calculation's id.
     """
     chosen = protocol(protocol_identifier)
-    identity = calculation_id(f"{kind} {subject}", chosen.identifier, chosen.hash)
+    identity = id_of(kind, subject, protocol_identifier)
     wanted = CalculationRecord(
         calculation_id=identity,
         candidate_id=candidate_id,
@@ -62,6 +62,18 @@ def ask_for(
     )
     calculations.request_calculation(store, wanted)
     return identity
+
+
+def id_of(kind: str, subject: str, protocol_identifier: str) -> str:
+    """Return the id that a calculation has, asked for or not."""
+    chosen = protocol(protocol_identifier)
+    return calculation_id(f"{kind} {subject}", chosen.identifier, chosen.hash)
+
+
+def screening_ids(candidate: CandidateRecord, policy: Policy) -> dict[str, str]:
+    """Return what `ask_for_screening` asks for."""
+    protocols = {"relaxation": policy.relaxation_protocol, "phonon": policy.phonon_protocol}
+    return {kind: id_of(kind, str(candidate.gene), name) for kind, name in protocols.items()}
 
 
 def ask_for_screening(

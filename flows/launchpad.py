@@ -1,17 +1,17 @@
-"""The LaunchPad: jobs submitted once each, listed, and given back when their worker died."""
+"""The LaunchPad: jobs submitted once each, listed, and run again when they stopped without a result."""
 
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from wyloop.models.errors import CampaignError
 
 if TYPE_CHECKING:
-    from fireworks import LaunchPad
+    from fireworks import Firework, LaunchPad
     from pymongo.client_session import ClientSession
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,6 @@ ENDED_STATES = ("COMPLETED", "FIZZLED", "DEFUSED", "ARCHIVED")
 CHAINS_AT_ONCE = 50  # workflows in one transaction
 ATTEMPTS = 5  # at a submission that others make at the same time
 MAX_LAUNCHES = 3  # of a job that stops without a result
-RESERVATION_GRACE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,8 @@ def _insert(lpad: "LaunchPad", chains: Sequence[tuple[Sequence[Job], str]]) -> N
 
 
 def _workflow(jobs: Sequence[Job], name: str, first_id: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Make the documents of a chain as `LaunchPad.add_wf` does."""
-    from fireworks import Firework, Workflow
+    """Make the documents of a chain."""
+    from fireworks import Firework
 
     from wyloop.flows.jobs.calculation import CalculationJob
 
@@ -194,6 +193,40 @@ def _workflow(jobs: Sequence[Job], name: str, first_id: int) -> tuple[list[dict[
         fireworks.append(
             Firework([CalculationJob(calculation_id=job.calculation_id)], spec=spec, name=job.name, parents=parents)
         )
+    return _documents(fireworks, name, first_id)
+
+
+def insert_workflow(
+    lpad: "LaunchPad", fireworks: "Sequence[Firework]", name: str, within: "Callable[[ClientSession], None]"
+) -> None:
+    """Insert fireworks, parents first, and their workflow in one transaction, wholly or not at all.
+
+    Args:
+        lpad: The LaunchPad.
+        fireworks: New ones.
+        name: The workflow's.
+        within: What else the transaction does, such as to reserve; it may run more than once.
+
+    Raises:
+        BulkWriteError: There is a job of one of their calculations already.
+    """
+    documents, workflow = _documents(fireworks, name, int(lpad.get_new_fw_id(quantity=len(fireworks))))
+
+    def write(session: "ClientSession") -> None:
+        within(session)
+        lpad.fireworks.insert_many(documents, session=session)
+        lpad.workflows.insert_one(workflow, session=session)
+
+    with lpad.connection.start_session() as session:
+        session.with_transaction(write)
+
+
+def _documents(
+    fireworks: "Sequence[Firework]", name: str, first_id: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Make the documents of a workflow as `LaunchPad.add_wf` does."""
+    from fireworks import Workflow
+
     workflow = Workflow(fireworks, name=name)
     for root in workflow.root_fw_ids:
         workflow.id_fw[root].state = "READY"
@@ -245,37 +278,6 @@ def _as_time(value: object) -> datetime | None:
 def worker_name() -> str:
     """Name this process for the LaunchPad so that others on the host can tell whether it lives."""
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def give_back_lost_jobs(lpad: "LaunchPad") -> list[int]:
-    """Make ready again every job whose worker process on this host is gone.
-
-    Jobs of other hosts are left to FireWorks' heartbeat (`lpad detect_lostruns`), which this host can't judge better.
-
-    Returns:
-        The fireworks given back.
-    """
-    given_back = []
-    for firework in lpad.fireworks.find(
-        {"state": {"$in": ACTIVE_STATES}}, {"fw_id": 1, "launches": 1, "updated_on": 1}
-    ):
-        launches = lpad.launches.find({"launch_id": {"$in": firework["launches"]}}).sort("launch_id", -1).limit(1)
-        launch = next(iter(launches), None)
-        if launch is None:
-            # A live worker reserves first and writes its launch a moment later; a killed one never writes it.
-            updated_on = _as_time(firework.get("updated_on"))
-            if updated_on is not None and datetime.now(UTC) - updated_on.replace(tzinfo=UTC) < RESERVATION_GRACE:
-                continue
-        elif is_alive(str((launch.get("fworker") or {}).get("name", ""))):
-            continue
-        fw_id = firework["fw_id"]
-        # The dead process may have held the workflow's lock, which has no owner and no lease.
-        lpad.workflows.update_many({"nodes": fw_id, "locked": True}, {"$unset": {"locked": ""}})
-        lpad.rerun_fw(fw_id)
-        given_back.append(fw_id)
-    if given_back:
-        logger.info("gave back %d jobs of workers that are gone", len(given_back))
-    return given_back
 
 
 def is_alive(name: str) -> bool:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOST_AFTER = timedelta(hours=4)
-"""Silence of a worker on another host after which its job is lost; FireWorks' heartbeat comes every hour."""
+LOST_AFTER = 4 * 3600.0  # s; FireWorks' heartbeat comes every hour
 ORPHAN_GRACE = timedelta(seconds=60)
 """A firework younger than this without a workflow may be one that somebody inserts right now."""
 LOOKS = 4  # at a lock that nobody seems to hold
@@ -97,12 +96,15 @@ def _has_dead_worker(lpad: "LaunchPad", nodes: Sequence[int]) -> bool:
     return any(not is_alive(_owner(launch)) for launch in launches)
 
 
-def give_back(lpad: "LaunchPad", reservation_seconds: float) -> dict[str, list[str]]:
+def give_back(
+    lpad: "LaunchPad", reservation_seconds: float, lost_after_seconds: float = LOST_AFTER
+) -> dict[str, list[str]]:
     """Make ready again the jobs whose reservation never became a launch, or whose worker is gone or silent.
 
     Args:
         lpad: The LaunchPad.
         reservation_seconds: Age of a reservation without a launch after which it is lost, s.
+        lost_after_seconds: Silence of a worker, such as one on another host, after which its job is lost, s.
 
     Returns:
         Kind of loss to the calculations or fireworks that had it.
@@ -110,7 +112,7 @@ def give_back(lpad: "LaunchPad", reservation_seconds: float) -> dict[str, list[s
     given_back: dict[str, list[str]] = {}
     fields = {"fw_id": 1, "launches": 1, "updated_on": 1, "spec.calculation_id": 1}
     for firework in list(lpad.fireworks.find({"state": {"$in": list(ACTIVE_STATES)}}, fields)):
-        kind = _loss(lpad, firework, timedelta(seconds=reservation_seconds))
+        kind = _loss(lpad, firework, timedelta(seconds=reservation_seconds), timedelta(seconds=lost_after_seconds))
         if kind is None:
             continue
         # The dead process may have held the workflow's lock, which has no owner and no lease.
@@ -120,7 +122,7 @@ def give_back(lpad: "LaunchPad", reservation_seconds: float) -> dict[str, list[s
     return given_back
 
 
-def _loss(lpad: "LaunchPad", firework: Mapping[str, Any], grace: timedelta) -> str | None:
+def _loss(lpad: "LaunchPad", firework: Mapping[str, Any], grace: timedelta, lost_after: timedelta) -> str | None:
     newest = lpad.launches.find({"launch_id": {"$in": firework["launches"]}}, _LAUNCH).sort("launch_id", -1).limit(1)
     launch = next(iter(newest), None)
     if launch is None:
@@ -135,7 +137,7 @@ def _loss(lpad: "LaunchPad", firework: Mapping[str, Any], grace: timedelta) -> s
         return None  # it ended, and the workflow is behind
     if not is_alive(_owner(launch)):
         return "job_of_a_dead_worker"
-    return "job_of_a_silent_worker" if _silence(launch) > LOST_AFTER else None
+    return "job_of_a_silent_worker" if _silence(launch) > lost_after else None
 
 
 def refresh_fireworks(lpad: "LaunchPad", grace_seconds: float) -> list[str]:

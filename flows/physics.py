@@ -4,9 +4,19 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from wyloop.flows.dispatch import ask_for, ask_for_screening, n_unfinished, submit_chain, submit_references
+from wyloop.flows.dispatch import (
+    FINISHED,
+    ask_for,
+    ask_for_screening,
+    chain,
+    n_unfinished,
+    screening_ids,
+    submit_chain,
+    submit_references,
+)
+from wyloop.flows.launchpad import states, submit_all
 from wyloop.flows.policy import Policy
-from wyloop.flows.select import acquisition
+from wyloop.flows.ranking import acquisition
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import CalculatorError
 from wyloop.models.physics.dft import SUPPORTED_ELEMENTS, find_gpaw, relative_cost
@@ -34,18 +44,20 @@ class JobsUnderWayError(Exception):
 
 
 def relax_candidates(store: Store, lpad: "LaunchPad", record: RoundRecord, policy: Policy) -> dict[str, object]:
-    """Submit relaxation and phonon pre-screen of every selected candidate, once, and see whether all have finished.
+    """See whether relaxation and phonon pre-screen of every selected candidate have finished; submit what is missing.
 
     Raises:
         JobsUnderWayError: Jobs are still to finish.
     """
-    identities: list[str] = []
-    for candidate in candidates.of_round(store, record.round_id, statuses=("selected", "dispatched")):
-        # Another campaign may have asked for the same ones first: what counts is the candidate's, not the round's.
-        wanted = ask_for_screening(store, candidate, (), record, policy)
-        submit_chain(lpad, candidate, wanted, "screening")
-        candidates.set_status(store, [candidate.candidate_id], "dispatched", only_from=("selected",))
-        identities += wanted.values()
+    chosen = candidates.of_round(store, record.round_id, statuses=("selected", "dispatched"))
+    # Another campaign may have asked for the same ones first: what counts is the candidate's, not the round's.
+    wanted = {candidate.candidate_id: screening_ids(candidate, policy) for candidate in chosen}
+    identities = [identity for ids in wanted.values() for identity in ids.values()]
+    done = {found.calculation_id for found in calculations.of_ids(store, identities) if found.status in FINISHED}
+    known = done | states(lpad, identities).keys()
+    lacking = [one for one in chosen if not known.issuperset(wanted[one.candidate_id].values())]
+    submit_all(lpad, [chain(one, ask_for_screening(store, one, (), record, policy), "screening") for one in lacking])
+    candidates.set_status(store, wanted, "dispatched", only_from=("selected",))
     return _finished(store, lpad, identities)
 
 

@@ -6,8 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from wyloop.models.screening.funnel import ScreeningPolicy
 
-AcquisitionName = Literal["merit", "probability", "improvement", "greedy", "random"]
-"""How candidates are ranked; `merit` is the screens' verdict, buildability and cost in one number."""
+AcquisitionName = Literal["merit", "surrogate", "probability", "improvement", "greedy", "random"]
+"""How candidates are ranked; `merit` is the screens' verdict, buildability and cost in one number, `surrogate` the same
+with the probability of meeting the target by Gaussian processes that learn from all labels of the database."""
 
 
 class RetrainingRule(BaseModel):
@@ -74,8 +75,8 @@ class Policy(BaseModel):
     retraining: RetrainingRule = RetrainingRule()
     promotion: PromotionRules = PromotionRules()
     drift: DriftLimits = DriftLimits()
-    quarantine_sigma: float = Field(default=8.0, gt=0)
-    """Standard deviations of the prediction beyond which a result waits for a second calculation or a person."""
+    quarantine_sigma: float = Field(default=5.0, gt=0)
+    """Standard deviations of the prediction beyond which a result is computed again, and waits if that disagrees."""
     on_pause: Literal["finish", "give_back"] = "finish"
     """What happens to submitted jobs of a paused campaign: they run to their end, or those not yet begun wait."""
     relaxation_protocol: str = "mlip-screen/1"

@@ -14,10 +14,12 @@ from wyloop.flows.authority import Authority, acting_for, current
 from wyloop.flows.dispatch import CATEGORY, REFERENCE_PRIORITY, chain
 from wyloop.flows.launchpad import Job, is_alive, run_again, states, submit_all, worker_name
 from wyloop.flows.policy import Policy
+from wyloop.flows.review import CHECK_PROTOCOL
 from wyloop.flows.session import settings
 from wyloop.flows.write_back import write_materials
 from wyloop.models.errors import BudgetError, WyloopError
 from wyloop.stores import budget, calculations, campaigns, candidates
+from wyloop.stores.builders.assemble import best_of_kind
 from wyloop.stores.calculations import CalculationRecord
 from wyloop.stores.campaigns import CampaignRecord, RoundRecord
 from wyloop.stores.connection import Store
@@ -31,9 +33,10 @@ logger = logging.getLogger(__name__)
 ROUTINE = frozenset({"reservation_of_an_ended_job"})  # a look between a job's end and the collect step finds these
 
 LEASE = 120.0  # s, for the repair of one campaign
-ORDER = {"reference": 0, "relaxation": 1, "phonon": 2, "dft": 3}
-DISPATCHING = {"relaxation": "dispatch", "phonon": "dispatch", "dft": "dft", "reference": "dft"}
-"""Kind of calculation to the step that submits it: until that is done, what is missing is still to come."""
+ORDER = ("reference", "relax", "relaxation", "phonon", "vasp", "dft", "static", "dft_phonon", "bands", "transport")
+"""Kinds of calculation in the order of a candidate's jobs: each may build on those before it."""
+DISPATCHING = {"relaxation": "dispatch", "phonon": "dispatch"}
+"""Kind of calculation to the step that submits it, others in `dft`: until it is done, what is missing is to come."""
 
 
 @dataclass
@@ -88,7 +91,8 @@ def _mend_launchpad(lpad: "LaunchPad", repairs: Repairs, calculation_ids: Sequen
     repairs.note("workflow_without_fireworks", lost_jobs.remove_hollow_workflows(lpad, calculation_ids))
     repairs.note("firework_without_workflow", lost_jobs.remove_orphans(lpad, calculation_ids))
     repairs.note("workflow_lock_leaked", lost_jobs.free_locks(lpad))
-    for kind, identities in lost_jobs.give_back(lpad, settings().reservation_seconds).items():
+    lost = lost_jobs.give_back(lpad, settings().reservation_seconds, settings().lost_after_seconds)
+    for kind, identities in lost.items():
         repairs.note(kind, identities)
     repairs.note("firework_behind_its_launch", lost_jobs.refresh_fireworks(lpad, settings().reservation_seconds))
     repairs.note("workflow_behind_its_fireworks", lost_jobs.refresh_workflows(lpad, calculation_ids))
@@ -166,10 +170,15 @@ def _without_job(store: Store, lpad: "LaunchPad", campaign: CampaignRecord) -> l
     unfinished = [
         found
         for found in wanted.values()
-        if found.status not in charges.FINISHED and DISPATCHING.get(found.kind, "dft") in record.steps
+        if found.status not in charges.FINISHED and _dispatching(found) in record.steps
     ]
     known = states(lpad, [found.calculation_id for found in unfinished])
     return [found for found in unfinished if found.calculation_id not in known]
+
+
+def _dispatching(found: CalculationRecord) -> str:
+    """Return the step that submits a calculation."""
+    return "recheck" if found.protocol == CHECK_PROTOCOL else DISPATCHING.get(found.kind, "dft")
 
 
 def _submit_missing(store: Store, lpad: "LaunchPad", campaign: CampaignRecord, token: int, repairs: Repairs) -> None:
@@ -180,8 +189,9 @@ def _submit_missing(store: Store, lpad: "LaunchPad", campaign: CampaignRecord, t
     round_id = record.round_id if record is not None else str(missing[0].round_id)
     acting = current() or Authority(store.name, campaign.campaign_id, round_id, token)
     chains: dict[str, list[CalculationRecord]] = {}
-    for found in sorted(missing, key=lambda one: ORDER.get(one.kind, 9)):
-        chains.setdefault(found.candidate_id or found.calculation_id, []).append(found)
+    for found in sorted(missing, key=lambda one: ORDER.index(one.kind)):
+        is_alone = found.candidate_id is None or found.protocol == CHECK_PROTOCOL
+        chains.setdefault(found.calculation_id if is_alone else str(found.candidate_id), []).append(found)
     with acting_for(acting):
         submit_all(lpad, [_chain_again(store, found) for found in chains.values()])
     left = {found.calculation_id for found in _without_job(store, lpad, campaign)}
@@ -219,13 +229,22 @@ def _behind(store: Store, campaign: CampaignRecord) -> list[RoundRecord]:
 
 
 def _not_written_back(store: Store, record: RoundRecord) -> list[str]:
-    """Return the candidates of a closed round that have a result and no end."""
-    waiting = candidates.of_round(store, record.round_id, statuses=("dispatched", "selected"))
+    """Return the candidates of a closed round that have a result and no end, or wait for what is there by now."""
+    waiting = candidates.of_round(store, record.round_id, statuses=("dispatched", "selected", "quarantined"))
     if not waiting:
         return []
-    found = calculations.of_subjects(store, [str(candidate.gene) for candidate in waiting])
-    ended = {one.subject for one in found if one.kind == "relaxation" and one.status in charges.FINISHED}
-    return [candidate.candidate_id for candidate in waiting if str(candidate.gene) in ended]
+    of_gene: dict[str, list[CalculationRecord]] = {}
+    for found in calculations.of_subjects(store, [str(candidate.gene) for candidate in waiting]):
+        of_gene.setdefault(found.subject, []).append(found)
+    return [one.candidate_id for one in waiting if _has_ended(one.status, of_gene.get(str(one.gene), []))]
+
+
+def _has_ended(status: str, found: Sequence[CalculationRecord]) -> bool:
+    """Whether a candidate's calculations mean an end for it: any relaxation, or after a quarantine a decided one."""
+    if status != "quarantined":
+        return any(one.kind == "relaxation" and one.status in charges.FINISHED for one in found)
+    relaxation = best_of_kind(found).get("relaxation")
+    return relaxation is not None and relaxation.status == "completed" and relaxation.review != "quarantined"
 
 
 def _attempt(repairs: Repairs, subject: str, mend: Callable[[], None]) -> None:

@@ -4,10 +4,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wyloop.flows.dispatch import CATEGORY, ask_for
+from wyloop.flows.authority import STARTS
+from wyloop.flows.dispatch import CATEGORY, ask_for, id_of
 from wyloop.flows.launchpad import Job, submit
 from wyloop.flows.policy import Policy
-from wyloop.models.errors import BudgetError, DatabaseError, RealizationError
+from wyloop.models.crystal import Crystal
+from wyloop.models.errors import DatabaseError, RealizationError
 from wyloop.models.targets import Target
 from wyloop.models.wyckoff.gene import Gene
 from wyloop.models.wyckoff.realize import realize
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 CHECK_PROTOCOL = "mlip-check/1"
 """What a relaxation that is not believed is computed by once more."""
-N_STARTS = 6  # structures that the second relaxation starts from, built anew
+N_STARTS = STARTS  # structures that the second relaxation starts from, built anew: as many as are reserved for
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,32 @@ def decide(store: Store, calculation_id: str, reason: str, *, is_accepted: bool)
     return Decision(calculation_id, str(found.review), ends)
 
 
-def accept_confirmed(store: Store) -> int:
-    """Accept every quarantined result that a second calculation agrees with; return how many."""
+def accept_confirmed(store: Store) -> list[str]:
+    """Accept every quarantined result that a second calculation agrees with; return which."""
     found = quarantine.confirmed(store, quarantine.waiting(store))
-    for calculation_id, reason in found.items():
-        decide(store, calculation_id, reason, is_accepted=True)
-    return len(found)
+    for identity, reason in found.items():
+        decide(store, identity, reason, is_accepted=True)
+    return sorted(found)
+
+
+def second_of(found: CalculationRecord) -> str:
+    """Return the id of the second relaxation of a gene whose first is not believed."""
+    return id_of("relaxation", found.subject, CHECK_PROTOCOL)
+
+
+def starts_of_second(candidate: CandidateRecord, found: CalculationRecord) -> list[Crystal]:
+    """Return the structures that a second relaxation starts from: built anew, by another seed."""
+    try:
+        volume = candidate.prediction.volume_per_atom if candidate.prediction is not None else _volume(found)
+        return realize(Gene.parse(found.subject), volume, seed=candidate.seed + 1, n_starts=N_STARTS)
+    except RealizationError:  # what it started from the first time is all there is
+        return list(found.inputs)
 
 
 def compute_again(store: Store, lpad: "LaunchPad", calculation_id: str) -> str:
-    """Ask for a second relaxation of a gene whose first is not believed, from other starts, and submit it, once.
+    """Submit by hand a second relaxation of a gene whose first is not believed, from other starts, once.
+
+    A round does so by itself, within its campaign's budget (flows/recheck.py).
 
     Returns:
         The second calculation's id.
@@ -94,37 +112,10 @@ def compute_again(store: Store, lpad: "LaunchPad", calculation_id: str) -> str:
             f"{calculation_id} is a {found.kind}; expected the relaxation of a candidate; decide yourself"
         )
     candidate, record = candidates.candidate(store, found.candidate_id), campaigns.round_record(store, found.round_id)
-    try:
-        volume = candidate.prediction.volume_per_atom if candidate.prediction is not None else _volume(found)
-        starts = realize(Gene.parse(found.subject), volume, seed=candidate.seed + 1, n_starts=N_STARTS)
-    except RealizationError:  # what it started from the first time is all there is
-        starts = list(found.inputs)
-    identity = ask_for(
-        store, "relaxation", found.subject, CHECK_PROTOCOL, record, candidate_id=candidate.candidate_id, inputs=starts
-    )
-    submit(lpad, [Job(identity, f"relaxation {found.subject}", CATEGORY["relaxation"], priority=0)], name=identity)
+    starts, owner = starts_of_second(candidate, found), candidate.candidate_id
+    identity = ask_for(store, "relaxation", found.subject, CHECK_PROTOCOL, record, candidate_id=owner, inputs=starts)
+    submit(lpad, [Job(identity, f"relaxation {found.subject} again", CATEGORY["relaxation"])], name=identity)
     return identity
-
-
-def compute_all_again(store: Store, lpad: "LaunchPad", campaign_id: str) -> dict[str, int]:
-    """Submit a second relaxation of every candidate of a campaign whose first waits for review, once each.
-
-    Nothing waits for them: whoever writes results back next sees whether they agree. It stops where the campaign's
-    budget ends.
-
-    Returns:
-        How many are asked for, and how many the budget does not allow.
-    """
-    asked = beyond = 0
-    for found in quarantine.waiting(store):
-        is_first = found.kind == "relaxation" and found.protocol != CHECK_PROTOCOL and found.candidate_id is not None
-        if is_first and candidates.candidate(store, str(found.candidate_id)).campaign_id == campaign_id:
-            try:
-                compute_again(store, lpad, found.calculation_id)
-                asked += 1
-            except BudgetError:
-                beyond += 1
-    return {"n_asked_again": asked, "n_beyond_budget": beyond}
 
 
 def _volume(found: CalculationRecord) -> float:

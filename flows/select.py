@@ -5,22 +5,19 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from wyloop.flows.dispatch import ask_for_screening
 from wyloop.flows.policy import Policy
 from wyloop.flows.progress import progress
+from wyloop.flows.ranking import EXPLORE, scores
 from wyloop.models.acquisition.batch import Batch, Diversity, Kind
-from wyloop.models.acquisition.scores import POLICIES, cost_weight, cost_weights, exploration, n_exploring
+from wyloop.models.acquisition.scores import n_exploring
 from wyloop.models.errors import RealizationError
-from wyloop.models.screening.funnel import merit
 from wyloop.models.targets import Target
 from wyloop.models.wyckoff.realize import realize
 from wyloop.stores import campaigns, candidates
 from wyloop.stores.campaigns import RoundRecord
 from wyloop.stores.candidates import CandidateRecord
 from wyloop.stores.connection import Store
-from wyloop.stores.records import digest
 
 if TYPE_CHECKING:
     from wyloop.models.crystal import Crystal
@@ -28,12 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_VOLUME = 20.0  # Å^3 an atom, for a candidate without a prediction
-MERIT, GREEDY, RANDOM, EXPLORE = "merit", "greedy", "random", "explore"
-
-
-def acquisition(candidate: CandidateRecord) -> float:
-    """Score a candidate for computation: its merit on the screens and the chance that it is made, per unit of cost."""
-    return merit(candidate.verdicts) * cost_weight(candidate.gene)
 
 
 def select_candidates(store: Store, record: RoundRecord, policy: Policy) -> dict[str, object]:
@@ -86,33 +77,15 @@ def _in_order(
     for name, until in ((policy.acquisition, n_exploiting), (EXPLORE, policy.n_relaxations)):
         if len(batch) >= until:
             continue
-        ranks = dict(zip((one.candidate_id for one in fitting), _scores(name, fitting, target, record), strict=True))
+        ranks = dict(
+            zip((one.candidate_id for one in fitting), scores(store, name, fitting, target, record), strict=True)
+        )
         for candidate in sorted(fitting, key=lambda one: (-ranks[one.candidate_id], one.candidate_id)):
             if len(batch) >= until:
                 break
             if candidate.candidate_id not in tried and batch.has_room(_kind(candidate, batch.diversity)):
                 tried.add(candidate.candidate_id)
                 yield candidate
-
-
-def _scores(name: str, fitting: Sequence[CandidateRecord], target: Target, record: RoundRecord) -> list[float]:
-    """Score candidates, greater is better; one without a prediction comes last where predictions count."""
-    if name == MERIT:
-        return [acquisition(candidate) for candidate in fitting]
-    if name == RANDOM:  # by lot, but the same whichever candidates are left after an interruption
-        return [int(digest([record.seed, candidate.candidate_id], 12), 16) for candidate in fitting]
-    from wyloop.models.mpvae.aim import Belief  # torch: three seconds
-
-    predicted = [place for place, candidate in enumerate(fitting) if candidate.prediction is not None]
-    belief = Belief.of([candidate.prediction for candidate in fitting if candidate.prediction is not None])
-    rng = np.random.default_rng(record.seed)
-    found = exploration(belief) if name == EXPLORE else POLICIES[name](target, belief, rng)
-    if name != GREEDY:  # a control, and its scores are no gains to be weighed by cost
-        found = found * cost_weights([fitting[place].gene for place in predicted])
-    scores = [-math.inf] * len(fitting)
-    for place, score in zip(predicted, found.tolist(), strict=True):
-        scores[place] = score
-    return scores
 
 
 def _built(store: Store, candidate: CandidateRecord, policy: Policy) -> "tuple[Crystal, ...]":

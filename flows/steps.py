@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from wyloop.flows import charges, report
+from wyloop.flows import artifacts, charges, report
 from wyloop.flows.authority import current
 from wyloop.flows.dispatch import ask_for, ask_for_screening, chain
 from wyloop.flows.generate import generate_candidates, screen_candidates
@@ -11,6 +11,7 @@ from wyloop.flows.launchpad import submit_all
 from wyloop.flows.physics import promoted, relax_candidates, run_dft
 from wyloop.flows.policy import Policy
 from wyloop.flows.progress import progress
+from wyloop.flows.recheck import recheck_quarantined
 from wyloop.flows.select import select_candidates
 from wyloop.flows.session import launchpad as open_launchpad
 from wyloop.flows.train import start_model, train_model
@@ -26,7 +27,7 @@ from wyloop.stores.campaigns import CampaignRecord, RoundRecord
 from wyloop.stores.candidates import CandidateRecord
 from wyloop.stores.connection import Store
 from wyloop.stores.materials import MaterialRecord
-from wyloop.stores.status import counts
+from wyloop.stores.status import exact_counts
 from wyloop.stores.training import training_snapshot
 
 Step = Callable[[Store, CampaignRecord, RoundRecord, Policy], dict[str, object]]
@@ -47,8 +48,8 @@ def refresh_data(store: Store, _campaign: CampaignRecord, _record: RoundRecord, 
         build_materials(store, on_progress=update)
     with progress("building hulls") as update:
         build_hulls(store, on_progress=update)
-    found = counts(store)
-    return {f"n_{name}": found[name] for name in ("structures", "encodings", "materials", "hulls")}
+    found = exact_counts(store, ("structures", "encodings", "materials", "hulls"))
+    return {f"n_{name}": n for name, n in found.items()}
 
 
 def train_by_rule(store: Store, campaign: CampaignRecord, record: RoundRecord, policy: Policy) -> dict[str, object]:
@@ -137,6 +138,11 @@ def write_back(store: Store, campaign: CampaignRecord, record: RoundRecord, poli
     return told | {"n_materials": sum(found[status] for status in WITH_MATERIAL)} | ends
 
 
+def recheck(store: Store, campaign: CampaignRecord, record: RoundRecord, policy: Policy) -> dict[str, object]:
+    """See whether second calculations of what waits in quarantine have all ended, and what they confirm."""
+    return recheck_quarantined(store, open_launchpad(), campaign, record, policy)
+
+
 def promote(store: Store, _campaign: CampaignRecord, record: RoundRecord, policy: Policy) -> dict[str, object]:
     """Choose which relaxed candidates go on to DFT, reserve for them and their elements, and ask for them."""
     if policy.n_dft == 0:
@@ -189,7 +195,7 @@ def close(store: Store, campaign: CampaignRecord, record: RoundRecord, _policy: 
     """Close the round with its summary and show it in Prefect."""
     acting = current()
     summary = report.summarize(store, campaign, record)
-    report.publish(store, campaign, record, summary)
+    artifacts.publish(store, campaign, record, summary)
     token = acting.token if acting is not None else None
     campaigns.close_round(store, record.round_id, summary, step="close", token=token)
     return {}
@@ -206,6 +212,7 @@ STEPS: dict[str, Step] = {
     "relax": relax,
     "collect": collect,
     "validate": write_back,
+    "recheck": recheck,
     "promote": promote,
     "dft": dft,
     "settle": collect,

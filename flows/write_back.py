@@ -33,28 +33,39 @@ def write_materials(store: Store, campaign: CampaignRecord, record: RoundRecord,
     """
     open_candidates = candidates.of_round(store, record.round_id, statuses=OPEN_STATUSES)
     _quarantine(store, open_candidates, policy)
-    n_accepted = accept_confirmed(store)
+    n_accepted = len(accept_confirmed(store))
     by_candidate = calculations_by_candidate(store, open_candidates)
-    genes: list[str] = []
+    relaxed: list[CandidateRecord] = []
     statuses: Counter[str] = Counter()
     for candidate in open_candidates:
         end = _end_without_material(by_candidate[candidate.candidate_id].get("relaxation"))
         if end is None:
-            genes.append(str(candidate.gene))
+            relaxed.append(candidate)
         else:
             status, reason = end
             candidates.set_status(store, [candidate.candidate_id], status, reason=reason)
             statuses[status] += 1
-    build_materials(store, genes)
+    build_materials(store, [str(candidate.gene) for candidate in relaxed])
     build_hulls(store)
-    new = {material_id(gene) for gene in genes}
+    ours = {candidate.candidate_id for candidate in relaxed}
     # A new material can lift older ones off the hull: all of the campaign's are judged again.
-    for material in materials.materials(store, campaign_id=campaign.campaign_id):
-        status = _settle(store, campaign, policy, material)
-        statuses[status] += material.material_id in new
+    judged = {
+        one.candidate_id: _judged(campaign, policy, one)
+        for one in materials.materials(store, campaign_id=campaign.campaign_id)
+        if one.candidate_id is not None
+    }
+    for candidate in relaxed:
+        if candidate.candidate_id not in judged:  # its gene's material is a newer round's, such as another campaign's
+            material = materials.material(store, material_id(candidate.gene.fingerprint))
+            judged[candidate.candidate_id] = _judged(campaign, policy, material)
+    before = candidates.ends(store, judged)
+    for identity, (status, reason) in judged.items():
+        if before.get(identity) != (status, reason):
+            candidates.set_status(store, [identity], status, reason=reason)
+        statuses[status] += identity in ours
     logger.info("round %d: %s", record.number, dict(statuses))
     return {
-        "n_materials": len(genes),
+        "n_materials": len(relaxed),
         **({"n_accepted": n_accepted} if n_accepted else {}),
         **{f"n_{status}": count for status, count in sorted(statuses.items()) if count},
     }
@@ -98,9 +109,7 @@ def _end_without_material(relaxation: CalculationRecord | None) -> tuple[str, st
     return None
 
 
-def _settle(store: Store, campaign: CampaignRecord, policy: Policy, material: MaterialRecord) -> str:
-    """Give the candidate of a material its end, with the hull distance known, and say why."""
+def _judged(campaign: CampaignRecord, policy: Policy, material: MaterialRecord) -> tuple[str, str]:
+    """Return the end that a material means for its candidate, with the hull distance known, and why."""
     judgement = judge(material, Target.parse(campaign.target), policy.hull_cutoff)
-    if material.candidate_id is not None:
-        candidates.set_status(store, [material.candidate_id], judgement.status, reason=judgement.reason)
-    return judgement.status
+    return judgement.status, judgement.reason

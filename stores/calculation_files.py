@@ -41,10 +41,23 @@ def put_files(
 
 
 @translated
-def drop_files(store: Store, files: Mapping[str, ObjectId]) -> None:
-    """Delete files that no document came to name."""
-    for file in files.values():
+def drop_unnamed(store: Store, identity: str) -> int:
+    """Delete the files of a completed calculation that it does not name: those of interrupted attempts, or of a second.
+
+    Returns:
+        How many; none of a calculation that is not completed, since somebody may be about to name them.
+    """
+    names = [f"{name}_file" for name in FILES]
+    criteria = {"calculation_id": {"$eq": identity}, "status": "completed"}
+    found = store.database["calculations"].find_one(criteria, dict.fromkeys(names, 1))
+    if found is None:
+        return 0
+    named = [found[name] for name in names if name in found]
+    criteria = {"filename": {"$in": [f"{identity}-{name}" for name in FILES]}, "_id": {"$nin": named}}
+    files = [row["_id"] for row in store.database["fs.files"].find(criteria, {"_id": 1})]
+    for file in files:
         store.gridfs.delete(file)
+    return len(files)
 
 
 @translated

@@ -157,6 +157,14 @@ def set_status(
 
 
 @translated
+def ends(store: Store, identities: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return status and reason of these candidates, by id."""
+    fields = {"_id": 0, "candidate_id": 1, "status": 1, "reason": 1}
+    found = store.database["candidates"].find({"candidate_id": {"$in": list(identities)}}, fields)
+    return {row["candidate_id"]: (row["status"], row.get("reason") or "") for row in found}
+
+
+@translated
 def known_among(store: Store, fingerprints: Iterable[str]) -> set[str]:
     """Return those of these fingerprints that an encoded structure or a material has, read from indexes alone."""
     wanted = sorted(set(fingerprints))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from bson import ObjectId
+from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
 from wyloop.models.errors import ModelError
@@ -161,16 +163,34 @@ def drop_weights(store: Store, chosen: list[Garbage]) -> int:
     """
     n_bytes = 0
     for one in chosen:
-        # first the record, then the file: killed in between, 'db check' finds the file and drops it
-        found = store.database["model_versions"].find_one_and_update(
-            {"model_id": one.model_id, "weights_file": {"$type": "objectId"}},
-            {"$unset": {"weights_file": ""}, "$set": {"weights_dropped_at": now()}},
-        )
-        if found is not None:
-            store.gridfs.delete(found["weights_file"])
+        file = _drop_file(store, one.model_id)
+        if file is not None:
+            store.gridfs.delete(file)  # its chunks: killed before, 'db check' finds and drops them
             n_bytes += one.n_bytes
         forget_latents(store, one.model_id)  # also when a process before was killed right here
     return n_bytes
+
+
+def _drop_file(store: Store, model_id: str) -> ObjectId | None:
+    """Take the weights off a model's record and their file's document with it; return the file, None if it had none.
+
+    In one transaction, so that nobody who brings the weights back takes a file that is about to go.
+    """
+
+    def write(session: ClientSession) -> ObjectId | None:
+        found = store.database["model_versions"].find_one_and_update(
+            {"model_id": model_id, "weights_file": {"$type": "objectId"}},
+            {"$unset": {"weights_file": ""}, "$set": {"weights_dropped_at": now()}},
+            session=session,
+        )
+        if found is None:
+            return None
+        file: ObjectId = found["weights_file"]
+        store.database["fs.files"].delete_one({"_id": file}, session=session)
+        return file
+
+    with store.client.start_session() as session:
+        return session.with_transaction(write)
 
 
 def _stack(known: list[Promotion]) -> list[str]:

@@ -1,7 +1,7 @@
 """Model registry: checkpoints by the hash of their weights, with card, parent and the snapshot they were trained on."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -68,9 +68,10 @@ def save_model(
             _bring_back(store, model_id, checkpoint_bytes)
         return model_id
     _refuse_other_formats(checkpoint_bytes)
-    files = {"weights_file": _put_weights(store, model_id, checkpoint_bytes)}
+    files = {"weights_file": _put(store, f"{model_id}.safetensors", checkpoint_bytes)}
     if snapshot is not None:
-        files["snapshot_file"] = store.gridfs.put(snapshot.to_bytes(), filename=f"{model_id}.snapshot.json.gz")
+        name = f"{model_id}.{snapshot.hash}.snapshot.json.gz"
+        files["snapshot_file"] = _put(store, name, snapshot.to_bytes())
     fields = checked(
         ModelVersionDocument,
         {
@@ -89,8 +90,7 @@ def save_model(
     try:
         collection.insert_one(fields)
     except DuplicateKeyError:  # another process stored the same model in between
-        for file in files.values():
-            store.gridfs.delete(file)
+        _drop_unnamed(store, model_id, files.values())
     return model_id
 
 
@@ -167,20 +167,32 @@ def model(store: Store, model_id: str) -> ModelRecord:
     return _record(_find(store, model_id))
 
 
-def _put_weights(store: Store, model_id: str, checkpoint_bytes: bytes) -> ObjectId:
-    file: ObjectId = store.gridfs.put(checkpoint_bytes, filename=f"{model_id}.safetensors")
+def _put(store: Store, name: str, content: bytes) -> ObjectId:
+    """Store a file, or take the one that an interrupted attempt left: GridFS writes its document last, so it is whole.
+
+    Names hold the hash of what is in the file.
+    """
+    found = store.database["fs.files"].find_one({"filename": name, "length": len(content)}, {"_id": 1})
+    file: ObjectId = store.gridfs.put(content, filename=name) if found is None else found["_id"]
     return file
+
+
+def _drop_unnamed(store: Store, model_id: str, files: Iterable[ObjectId]) -> None:
+    """Delete files that a model's record, which another process wrote, does not name."""
+    found = _find(store, model_id)
+    for file in set(files) - {found.get("weights_file"), found.get("snapshot_file")}:
+        store.gridfs.delete(file)
 
 
 def _bring_back(store: Store, model_id: str, checkpoint_bytes: bytes) -> None:
     """Store again the weights of a model that were dropped: its hash says that they are the same."""
-    file = _put_weights(store, model_id, checkpoint_bytes)
+    file = _put(store, f"{model_id}.safetensors", checkpoint_bytes)
     outcome = store.database["model_versions"].update_one(
         {"model_id": model_id, "weights_file": None},
         {"$set": {"weights_file": file}, "$unset": {"weights_dropped_at": ""}},
     )
     if outcome.modified_count == 0:  # another process was faster
-        store.gridfs.delete(file)
+        _drop_unnamed(store, model_id, [file])
 
 
 def _refuse_other_formats(checkpoint_bytes: bytes) -> None:

@@ -11,6 +11,7 @@ from pymongo.errors import OperationFailure
 
 from wyloop.stores.check import DERIVED, all_looks, broken, check, name_of
 from wyloop.stores.check_derived import side_by_side
+from wyloop.stores.check_links import file_fields
 from wyloop.stores.connection import Store
 from wyloop.stores.documents.registry import DOCUMENTS
 from wyloop.stores.failures import translated
@@ -158,10 +159,18 @@ def _forget_hulls(store: Store, materials: list[Any]) -> None:
 def _drop_files(store: Store, found: Found) -> dict[str, int]:
     files = [ObjectId(identity) for identity in found.get("file_without_owner", [])]
     chunks = [ObjectId(identity) for identity in found.get("chunk_without_file", [])]
-    for file in files:
+    for file in set(files) - _named(store, files):  # a save that went on since may have taken one
         store.gridfs.delete(file)
     store.database["fs.chunks"].delete_many({"files_id": {"$in": chunks}})
     return {"files without owner dropped": len(files), "files' left-over chunks dropped": len(chunks)}
+
+
+def _named(store: Store, files: list[ObjectId]) -> set[ObjectId]:
+    return {
+        row[field]
+        for collection, field in file_fields()
+        for row in store.database[collection].find({field: {"$in": files}}, {"_id": 0, field: 1})
+    }
 
 
 def _build(store: Store, found: Found) -> dict[str, int]:

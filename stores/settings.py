@@ -12,7 +12,9 @@ class Settings(BaseSettings):
     uri: SecretStr | None = Field(
         default=None, description="MongoDB replica set, mongodb://...; none: the embedded one"
     )
-    database: str = Field(default="wyloop", min_length=1, max_length=38, pattern=r"^[A-Za-z0-9_-]+$")
+    database: str = Field(
+        default="wyloop", min_length=1, max_length=38, pattern=r"^[A-Za-z0-9_-]+$", description="Name of the database"
+    )
     timeout_ms: int = Field(default=3000, ge=100, le=600_000, description="Wait for a server, milliseconds")
     is_read_only: bool = Field(
         default=False, description="Only read: for a user with the reader role; nothing is made, only verified"

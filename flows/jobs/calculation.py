@@ -79,6 +79,7 @@ def run_calculation(store: Store, calculation_id: str) -> bool:
     """
     record = calculations.calculation(store, calculation_id)
     if record.status == "completed":
+        calculation_files.drop_unnamed(store, calculation_id)  # of an attempt that was killed right after it
         return not record.is_withheld
     calculations.begin(store, calculation_id, host=worker_name())
     attempts: list[dict[str, Any]] = []
@@ -158,7 +159,7 @@ def _complete(
     raw = log.read_text(errors="replace") if log.is_file() and open_settings().raw_files == "keep" else ""
     files = calculation_files.put_files(store, calculation_id, arrays=outcome.arrays, picture=outcome.picture, raw=raw)
     used = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    is_new = calculations.complete(
+    calculations.complete(
         store,
         calculation_id,
         result=outcome.result,
@@ -169,8 +170,7 @@ def _complete(
         attempts=attempts,
         files=files,
     )
-    if not is_new:
-        calculation_files.drop_files(store, files)
+    calculation_files.drop_unnamed(store, calculation_id)
 
 
 def _fail(

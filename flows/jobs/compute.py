@@ -167,8 +167,8 @@ def _static(store: Store, record: CalculationRecord, solver: Solver, log: Path |
 
 def _dft_phonon(store: Store, record: CalculationRecord, solver: Solver, log: Path | None) -> Outcome:
     settings = DFTPhononSettings(**protocol(record.protocol).settings)
-    crystal, _ = _crystal_of(store, record, settings.relaxed_by)
-    found = dft_gamma_phonons(crystal, settings, solver=solver, log=log)
+    crystal, before = _crystal_of(store, record, settings.relaxed_by)
+    found = dft_gamma_phonons(crystal, settings, gap=before.get("band_gap"), solver=solver, log=log)
     optical = found.lowest_optical_frequency
     result = {
         "frequencies": list(found.frequencies),

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wyloop.models.errors import CalculatorError
+from wyloop.models.physics.protocols import PROTOCOLS
 from wyloop.models.physics.references import formation_energy_per_atom
 from wyloop.models.wyckoff.gene import Gene
 from wyloop.models.wyckoff.matching import matching_groups
@@ -103,6 +104,7 @@ def _computed(inputs: GeneInputs) -> MaterialRecord | None:
     has_phonon = phonon is not None and phonon.status == "completed"
     has_dft = dft is not None and dft.status == "completed" and not dft.is_withheld
     energy = _number(relaxation, "formation_energy_per_atom")
+    by_dft = _dft_formation_energy(dft, inputs.references) if dft is not None and has_dft else None
     of_dft = {kind: found for kind in PHYSICS if (found := of_kind.get(kind)) is not None and _counts(found)}
     phonon = of_dft.get("dft_phonon", phonon)
     has_phonon = has_phonon or "dft_phonon" in of_dft
@@ -120,12 +122,12 @@ def _computed(inputs: GeneInputs) -> MaterialRecord | None:
         band_gap=_number(gap, "band_gap") if gap else None,
         band_gap_method=gap.protocol if gap else None,
         is_gap_direct=gap.result.get("is_direct") is True if gap else None,
-        dft_formation_energy_per_atom=_dft_formation_energy(dft, inputs.references) if dft and has_dft else None,
+        dft_formation_energy_per_atom=by_dft,
         lowest_optical_frequency=_number(phonon, "lowest_optical_frequency") if phonon and has_phonon else None,
         phonon_verdict=_phonon_verdict(phonon),
         physics=_physics(dft if has_dft else None, of_dft),
         calculation_ids=tuple(sorted(found.calculation_id for found in completed)),
-        energies=() if energy is None else (MethodEnergy(FORCE_FIELD, energy, relaxation.calculation_id),),
+        energies=_own_energies((FORCE_FIELD, energy, relaxation), (_method_of(dft), by_dft, dft)),
         last_updated=max(found.last_updated for found in completed if found.last_updated is not None),
     )
     if inputs.owner is not None:
@@ -208,6 +210,24 @@ def _dft_formation_energy(dft: CalculationRecord, references: Mapping[str, float
         return formation_energy_per_atom(energy, dft.crystal.amounts, references)
     except CalculatorError:  # a reference is still to come
         return None
+
+
+def _own_energies(*found: tuple[str, float | None, CalculationRecord | None]) -> tuple[MethodEnergy, ...]:
+    """Return those of our energies that are known, by method: each has its own hull, with the elements at zero."""
+    return tuple(
+        MethodEnergy(method, energy, record.calculation_id)
+        for method, energy, record in found
+        if energy is not None and record is not None
+    )
+
+
+def _method_of(dft: CalculationRecord | None) -> str:
+    """Return the protocol that an energy is by, with its hash where its settings are not those known by that name."""
+    if dft is None:
+        return UNKNOWN
+    known = PROTOCOLS.get(dft.protocol)
+    is_known = known is None or known.hash == dft.protocol_hash
+    return dft.protocol if is_known else f"{dft.protocol}@{dft.protocol_hash[:8]}"
 
 
 def _counts(found: CalculationRecord) -> bool:

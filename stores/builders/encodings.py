@@ -98,8 +98,11 @@ class EncodingBuilder(Builder):
         Ingest drops the gene from a structure that it changes, so an index finds these. All are compared where the
         numbers of documents show that encodings are missing. A structure whose labels alone changed keeps its gene.
         """
-        n_structures = self.structures._collection.estimated_document_count()
-        is_complete = n_structures == self.encodings._collection.estimated_document_count()
+        both = (self.structures._collection, self.encodings._collection)
+        n_structures, n_encodings = (collection.estimated_document_count() for collection in both)
+        if n_structures != n_encodings:  # or MongoDB lost count, as it does in an unclean shutdown
+            n_structures, n_encodings = (collection.count_documents({}, hint="_id_") for collection in both)
+        is_complete = n_structures == n_encodings
         criteria = {"fingerprint": None} if is_complete and not self.full else {}
         found = self.structures._collection.find(criteria, {"structure_id": 1, "crystal_hash": 1, "_id": 0})
         hashes = {row["structure_id"]: _input_hash(row) for row in found.sort("structure_id", 1)}

@@ -11,7 +11,7 @@ from wyloop.models.screening.hull import Entry, decompose
 from wyloop.stores.documents.base import checked
 from wyloop.stores.documents.hulls import HullDocument
 from wyloop.stores.materials import MethodEnergy
-from wyloop.stores.methods import JUDGES
+from wyloop.stores.methods import FORCE_FIELD, JUDGES
 from wyloop.stores.records import digest, object_id
 
 DIGITS = 10  # of an energy above the hull in eV/atom: what is below is the rounding of the solver
@@ -207,10 +207,13 @@ def _told(chemsys: str, material: MaterialEnergies, distances: Mapping[str, Mapp
         for energy in material.energies
     )
     main = next((energy for energy in energies if energy.method == material.energy_method), None)
+    if "-" not in chemsys and material.energy_method == FORCE_FIELD:
+        # all that an element competes with is its reference state: DFT's own hull is complete and has the word
+        main = next((energy for energy in energies if energy.method != FORCE_FIELD), main)
     if main is None or main.energy_above_hull is None:
         return Told(energies, None, None)
     judged = [(main.energy_above_hull, main.method)]
-    for judge in JUDGES.get(material.energy_method, ()):
+    for judge in JUDGES.get(main.method, ()):
         if judge in distances:
             judged.append((distances[judge][f"{JUDGED}{material.material_id}"], judge))
     distance, method = max(judged, key=lambda one: one[0])  # the first of equal ones: its own

@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,14 +18,13 @@ from pymongo import MongoClient
 DONE, MAX_ACTIONS = 0, 60
 SERVER = Path(__file__).with_name("fast_campaign.py")
 VOLATILE = frozenset(
-    {
-        "_id", "last_updated", "lease_owner", "lease_expires_at", "lease_run_id", "fencing_token", "rev", "host",
-        "fw_id", "core_seconds", "core_seconds_spent", "peak_memory_mb", "wall_time", "weights_file", "snapshot_file",
-        "files_id", "log_tail", "input_hash",
-    }
+    {"rev", "host", "fw_id", "fencing_token", "core_seconds", "core_seconds_spent", "peak_memory_mb"}
 )  # fmt: skip
-"""Ids, times, what a job cost, and by what a builder knows that it is up to date (`wyloop db check` looks at that)."""
-IGNORED = ("schema", "fs.chunks", "ingests")
+"""Who did it, how often somebody began, and what it cost: that such a value is there counts, not which it is."""
+OF_TIMES = {"hulls": "input_hash"}
+"""Collection to a hash in it that is made of times."""
+LEFT_OVER = "fs.chunks"
+"""Chunks of files whose writer was killed; `wyloop db check --repair` drops them. Contents of whole files are told."""
 
 Snapshot = dict[str, list[dict[str, Any]]]
 
@@ -101,36 +101,48 @@ class Campaign:
                 self.client[name][collection].insert_many(documents)
 
     def told(self) -> dict[str, Any]:
-        """Return all that two runs must agree in: everything but ids of documents, times and costs."""
+        """Return all that two runs must agree in: everything but ids that the database gives, times and costs."""
         told: dict[str, Any] = {}
-        for collection in sorted(self.client[self.database].list_collection_names()):
-            if collection not in IGNORED:
-                rows = [plain(row) for row in self.client[self.database][collection].find()]
-                if rows:
-                    told[collection] = sorted(rows, key=lambda row: json.dumps(row, sort_keys=True, default=str))
+        database = self.client[self.database]
+        for collection in sorted(database.list_collection_names()):
+            rows = [plain(row, OF_TIMES.get(collection)) for row in database[collection].find()]
+            if rows and collection != LEFT_OVER:
+                told[collection] = in_order(rows)
+        told["contents"] = in_order(
+            {"filename": row["filename"], "sha256": sha256(self._content(row["_id"])).hexdigest()}
+            for row in database["fs.files"].find()
+        )
         told["jobs"] = self.job_states()
         of_id = {
             row["fw_id"]: row["spec"]["calculation_id"]
             for row in self.client[self.jobs]["fireworks"].find({}, {"fw_id": 1, "spec.calculation_id": 1})
         }
         told["workflows"] = sorted(
-            [sorted(of_id.get(node, f"missing {node}") for node in row["nodes"]), bool(row.get("locked"))]
+            [sorted(of_id.get(node, f"missing {node}") for node in row["nodes"]), row["state"], bool(row.get("locked"))]
             for row in self.client[self.jobs]["workflows"].find()
         )
         return told
 
+    def _content(self, file: object) -> bytes:
+        chunks = self.client[self.database]["fs.chunks"].find({"files_id": file}).sort("n", 1)
+        return b"".join(row["data"] for row in chunks)
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a document holds
-    """Leave out what is volatile."""
+
+def in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort documents by what they hold."""
+    return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True, default=str))
+
+
+def plain(value: Any, besides: str | None = None) -> Any:  # noqa: ANN401 - whatever a document holds
+    """Put a word for what two runs need not agree in; a field that is null is one that is not there."""
     if isinstance(value, Mapping):
-        return {
-            key: plain(item)
-            for key, item in value.items()
-            if key not in VOLATILE and not isinstance(item, datetime | ObjectId) and item is not None
-        }
+        found = {key: item for key, item in value.items() if item is not None}
+        return {key: "any" if key in VOLATILE or key == besides else plain(item) for key, item in found.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
-    return value
+    if isinstance(value, datetime):
+        return "a time"
+    return "an id" if isinstance(value, ObjectId) else value
 
 
 @dataclass
@@ -266,4 +278,4 @@ def difference(told: dict[str, Any], expected: dict[str, Any]) -> str:
                 missing = [row for row in other if row not in one]
                 return f"{key}: extra {str(extra)[:400]}; missing {str(missing)[:400]}"
             return f"{key}: {str(one)[:400]}; expected {str(other)[:400]}"
-    return "budgets contradict their reservations"
+    return "nothing"

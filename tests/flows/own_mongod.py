@@ -25,6 +25,7 @@ class OwnMongod:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.addresses = ["127.0.0.1"]
         self.port = free_port(0)
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -41,7 +42,8 @@ class OwnMongod:
         """Start it, also after a crash, and wait until it takes writes."""
         (self.folder / "db").mkdir(exist_ok=True)
         command = [
-            str(find_mongod()), "--dbpath", str(self.folder / "db"), "--port", str(self.port), "--bind_ip", "127.0.0.1",
+            str(find_mongod()), "--dbpath", str(self.folder / "db"), "--port", str(self.port),
+            "--bind_ip", ",".join(self.addresses),
             "--replSet", "crash", "--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "64", "--nounixsocket",
             "--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false",
         ]  # fmt: skip
@@ -67,6 +69,15 @@ class OwnMongod:
         except OperationFailure:
             members = [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]
             client.admin.command("replSetInitiate", {"_id": "crash", "members": members})
+
+    def reach(self, addresses: set[str]) -> None:
+        """Start it again where other hosts reach it, and let it end transactions of silent ones soon."""
+        self.addresses = sorted({"127.0.0.1", *addresses})
+        self.kill()
+        self.start()
+        self.addresses = ["127.0.0.1"]  # of the next start
+        with MongoClient(self.uri) as client:
+            client.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=3)
 
     def kill(self) -> None:
         """End it without warning."""

@@ -17,6 +17,7 @@ from tests.flows.conftest import prefect_at, this_process
 from tests.flows.rounds import POLICY, fill, process, wait_for, worker
 from wyloop.flows.campaign import BUSY, FINISHED, STEPS, WAITING, advance_campaign, run_step
 from wyloop.flows.launchpad import launchpad, worker_name
+from wyloop.flows.review import CHECK_PROTOCOL
 from wyloop.flows.worker import ONE_THREAD, run_worker
 from wyloop.models.errors import CampaignError, LeaseLostError
 from wyloop.models.targets import Target
@@ -136,8 +137,10 @@ def test_the_second_model_learnt_from_the_first_round(finished: Finished) -> Non
 
 def test_jobs_are_completed_and_each_was_submitted_once(finished: Finished) -> None:
     names = [job["spec"]["calculation_id"] for job in finished.lpad.fireworks.find({}, {"spec.calculation_id": 1})]
-    assert len(names) == len(set(names)) == 12  # relaxation and phonons of three candidates in two rounds
-    assert finished.lpad.workflows.count_documents({}) == 6
+    again = finished.store.database["calculations"].count_documents({"protocol": CHECK_PROTOCOL})
+    # relaxation and phonons of three candidates in two rounds, and second relaxations of what was quarantined
+    assert len(names) == len(set(names)) == 12 + again
+    assert finished.lpad.workflows.count_documents({}) == 6 + again
     states = {job["state"] for job in finished.lpad.fireworks.find({}, {"state": 1})}
     assert states <= {"COMPLETED", "DEFUSED"}
     assert finished.lpad.fireworks.count_documents({"state": "COMPLETED"}) >= 6
@@ -158,7 +161,7 @@ def test_validated_candidates_fit_the_target_by_calculated_values(finished: Fini
         assert (story["status"] == "validated") == on_target == material.meets_target
         for part in ("campaign", "round", "model", "hull"):
             assert story[part] is not None
-        assert len(story["calculations"]) == 2  # type: ignore[arg-type]  # a list
+        assert len(story["calculations"]) in (2, 3)  # type: ignore[arg-type]  # a list
     assert {candidate.status for record in campaigns.rounds(finished.store, finished.campaign_id)
             for candidate in candidates.of_round(finished.store, record.round_id)}.isdisjoint(
                 {"proposed", "selected", "dispatched"})  # fmt: skip
@@ -236,8 +239,9 @@ def test_killed_at_any_step_it_goes_on_without_losing_or_repeating(
         (c.candidate_id, c.status, c.rank) for c in undisturbed
     ]
     names = [job["spec"]["calculation_id"] for job in lpad.fireworks.find({}, {"spec.calculation_id": 1})]
-    assert len(names) == len(set(names)) == 6
-    assert lpad.workflows.count_documents({}) == 3
+    again = sum(one.protocol == CHECK_PROTOCOL for one in calculations.of_round(in_process, round_id))
+    assert len(names) == len(set(names)) == 6 + again
+    assert lpad.workflows.count_documents({}) == 3 + again
     assert len(registry.models(in_process)) == 2
 
 

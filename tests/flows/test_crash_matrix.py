@@ -24,6 +24,7 @@ from pydantic import SecretStr
 from tests.flows.conftest import prefect_at
 from tests.flows.crash import Action, Campaign, Server, difference, go_on, record, server_for
 from tests.flows.fast_campaign import DONE, TARGET
+from tests.flows.hosts import Host, hosts
 from tests.flows.own_mongod import OwnMongod, fill_disk, small_disk
 from tests.flows.rounds import fill, wait_for
 from wyloop.flows.policy import Policy
@@ -39,13 +40,18 @@ pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 logger = logging.getLogger(__name__)
 
-EVERY = int(os.environ.get("WYLOOP_CRASH_EVERY", "6"))
+EVERY = int(os.environ.get("WYLOOP_CRASH_EVERY", "12"))
 SEED = os.environ.get("WYLOOP_CRASH_SEED", "0")
 STOPPED = float(os.environ.get("WYLOOP_CRASH_STOPPED", "2"))  # s
 POLICY = {
-    "n_candidates": 4, "n_relaxations": 3, "n_dft": 1, "n_starts": 1, "max_per_chemsys": 5, "hull_cutoff": 9.0,
-    "quarantine_sigma": 1000.0, "retraining": {"every_rounds": 0},
+    "n_candidates": 5, "n_relaxations": 4, "n_dft": 1, "n_starts": 1, "max_per_chemsys": 5, "hull_cutoff": 9.0,
+    "retraining": {"every_rounds": 0},
 }  # fmt: skip
+
+IMPATIENT = {
+    "WYLOOP_FLOWS_LEASE_SECONDS": "3", "WYLOOP_FLOWS_RESERVATION_SECONDS": "1", "WYLOOP_FLOWS_LOST_AFTER_SECONDS": "3",
+}  # fmt: skip
+"""What else would take hours to be noticed: that another host is silent."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,13 @@ class Recorded:
         self.campaign.restore(action.before)
         order = {"action": "job" if action.is_job else "advance", **options}
         return order if action.is_job else order | {"steps": action.steps_before, "n_more": 1}
+
+    def leave_on(self, host: Host, action: str, **options: Any) -> int:  # noqa: ANN401 - plain JSON
+        """Begin something on a host; return its process id."""
+        uri = f"mongodb://{host.gateway}:{self.mongod.port}/?directConnection=true"
+        environment = {**self.campaign.environment, **IMPATIENT, "WYLOOP_STORES_URI": uri}
+        place = {"host": host.name, "network": host.network, "folder": str(host.folder)}
+        return self.server.leave(action, environment=environment, **place, **options)
 
     def wrong(self, action: Action) -> str:
         """Go on after a crash, and say what differs from the undisturbed run."""
@@ -102,7 +115,7 @@ def prepare(store: Store, campaign: Campaign) -> None:
     build_hulls(store)
     policy = Policy.model_validate(POLICY).model_dump(mode="json")
     campaign.campaign_id = campaigns.create_campaign(store, TARGET, policy).campaign_id
-    budget.set_limits(store, campaign.campaign_id, {"all": Limits(jobs=9)})
+    budget.set_limits(store, campaign.campaign_id, {"all": Limits(jobs=12)})
     campaigns.request_rounds(store, campaign.campaign_id, 1)
 
 
@@ -114,14 +127,18 @@ def kill_points(action: Action) -> list[tuple[int, bool]]:
 
 
 def test_the_undisturbed_run_is_a_whole_round(recorded: Recorded) -> None:
+    for action in recorded.actions:
+        logger.info("%s: %d writes", action.name, action.n_writes)
     names = [action.name for action in recorded.actions]
     assert names[0] == "refresh"
     assert names[-1] == "close"
     assert sum(action.is_job for action in recorded.actions) >= 5
-    assert {"reserve", "dispatch", "promote", "dft", "settle"} <= set(names)
+    assert {"reserve", "dispatch", "look after validate", "recheck", "promote", "dft", "settle"} <= set(names)
     final = recorded.actions[-1].told_after
     assert {row["status"] for row in final["candidates"]} >= {"validated", "failed"}
     assert {row["state"] for row in final["reservations"]} == {"settled", "released"}
+    assert [row.get("review") for row in final["calculations"]].count("accepted") == 2  # one, and the second of it
+    assert len(final["contents"]) == 2  # weights, and arrays of DFT
 
 
 def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(recorded: Recorded) -> None:
@@ -145,8 +162,8 @@ def test_killed_at_any_write_it_goes_on_as_if_nothing_had_happened(recorded: Rec
 
 
 def faults(store: Store) -> list[str]:
-    """Return what `wyloop db check` finds; a killed process may leave the beginning of a file."""
-    return [f"{one.kind}: {one.what}" for one in check(store).faults if one.kind != "file_being_written"]
+    """Return what `wyloop db check` finds."""
+    return [f"{one.kind}: {one.what}" for one in check(store).faults]
 
 
 @pytest.mark.parametrize("name", ["reserve", "dispatch", "close"])
@@ -181,6 +198,49 @@ def test_mongod_is_killed_and_started_again(recorded: Recorded, name: str) -> No
     mongod.start()
     recorded.server.reap(pid)  # it may have failed, or found the database again
     assert recorded.wrong(action) == ""
+
+
+def test_what_a_step_tells_is_counted_in_the_database(recorded: Recorded) -> None:
+    action, mongod, materials = recorded.action("refresh"), recorded.mongod, recorded.store.database["materials"]
+    recorded.begin(action)
+    everyone = list(materials.find())
+    materials.delete_one({"_id": everyone[0]["_id"]})
+    recorded.campaign.client.admin.command("fsync")  # of what is written from here on MongoDB loses count
+    materials.insert_one(everyone[0])
+    mongod.kill()
+    mongod.start()
+    assert materials.estimated_document_count() != materials.count_documents({}) == len(everyone)
+    assert recorded.wrong(action) == ""
+
+
+def test_three_hosts_of_which_one_is_killed_and_one_cut_off(recorded: Recorded, tmp_path: Path) -> None:
+    server, final = recorded.server, recorded.actions[-1]
+    in_a_job = recorded.action("job 1").n_writes // 2
+    with hosts(tmp_path, ("steady", "killed", "cut-off")) as three:
+        steady, killed, cut_off = three
+        recorded.mongod.reach({one.gateway for one in three})
+        recorded.campaign.restore(recorded.actions[0].before)
+        looking, gone = recorded.leave_on(steady, "schedule"), recorded.leave_on(killed, "schedule")
+        wait_for(lambda: "dispatch" in recorded.campaign.steps())
+        sleeping = recorded.leave_on(cut_off, "work", stop_at=in_a_job)
+        wait_for(lambda: psutil.Process(sleeping).status() == psutil.STATUS_STOPPED)
+        cut_off.cut_off()
+        if cut_off.network is not None:
+            os.kill(sleeping, signal.SIGCONT)  # it goes on, and reaches nobody
+        dying = recorded.leave_on(killed, "work", kill_at=in_a_job)
+        assert server.reap(dying) == -signal.SIGKILL
+        os.kill(gone, signal.SIGKILL)
+        working = recorded.leave_on(steady, "work")
+        assert server.reap(looking) == DONE
+        cut_off.connect()
+        os.kill(sleeping, signal.SIGCONT)
+        assert [server.reap(pid) for pid in (gone, working, sleeping)] == [-signal.SIGKILL, DONE, DONE]
+    told = recorded.campaign.told()
+    assert told == final.told_after, difference(told, final.told_after)
+    assert budget.contradictions(recorded.store) == []
+    assert faults(recorded.store) == []
+    ran_on = {str(row.get("host")).partition(":")[0] for row in recorded.store.database["calculations"].find()}
+    assert "steady" in ran_on
 
 
 def test_replies_are_lost_and_connections_closed(recorded: Recorded) -> None:

@@ -147,5 +147,5 @@ def test_real_dft_of_silicon_and_its_reference(database: Store) -> None:
     assert found.result["is_direct"] is False
     assert 0.5 < float(str(found.result["band_gap"])) < 0.9  # eV, PBE: 0.61; the mesh may miss the minimum
     of_element = calculations.calculation(database, reference).result["energy_per_atom"]
-    # The element's own crystal against its reference: the same energy by two ways.
-    assert found.result["energy_per_atom"] == pytest.approx(of_element, abs=0.005)
+    # The element's own crystal against its reference, from two starts.
+    assert found.result["energy_per_atom"] == pytest.approx(of_element, abs=0.001)

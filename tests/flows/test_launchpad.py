@@ -7,7 +7,7 @@ import pytest
 from fireworks import Firework, FWorker, ScriptTask
 
 from tests.conftest import MongoServer
-from wyloop.flows.launchpad import Job, give_back_lost_jobs, is_alive, list_jobs, states, submit, worker_name
+from wyloop.flows.launchpad import Job, is_alive, list_jobs, states, submit, worker_name
 from wyloop.models.errors import CampaignError
 
 if TYPE_CHECKING:
@@ -56,31 +56,6 @@ def test_a_used_launchpad_is_never_reset(lpad: "LaunchPad", mongod: MongoServer,
     assert list_jobs(mongod.uri, launchpad_name, state="ready")[0].name == "relax NaCl"
     with pytest.raises(CampaignError, match="unknown job state 'lost'"):
         list_jobs(mongod.uri, launchpad_name, state="lost")
-
-
-def test_job_of_a_dead_worker_is_given_back_even_if_locked(lpad: "LaunchPad") -> None:
-    submit(lpad, CHAIN, "NaCl")
-    firework, _ = lpad.checkout_fw(FWorker(name=dead_worker()), "/tmp")
-    lpad.workflows.update_one({"nodes": firework.fw_id}, {"$set": {"locked": True}})
-    assert states(lpad, ["calc-relax"]) == {"calc-relax": "RUNNING"}
-    assert give_back_lost_jobs(lpad) == [firework.fw_id]
-    assert states(lpad, ["calc-relax"]) == {"calc-relax": "READY"}
-    assert give_back_lost_jobs(lpad) == []
-
-
-def test_job_of_a_live_worker_is_left_alone(lpad: "LaunchPad") -> None:
-    submit(lpad, CHAIN, "NaCl")
-    lpad.checkout_fw(FWorker(name=worker_name()), "/tmp")
-    assert give_back_lost_jobs(lpad) == []
-    assert states(lpad, ["calc-relax"]) == {"calc-relax": "RUNNING"}
-
-
-def test_reservation_without_launch_is_given_back_once_it_is_old(lpad: "LaunchPad") -> None:
-    submit(lpad, CHAIN, "NaCl")
-    lpad.fireworks.update_one({"state": "READY"}, {"$set": {"state": "RESERVED"}})
-    assert give_back_lost_jobs(lpad) == []  # a live worker may be about to write its launch
-    lpad.fireworks.update_one({"state": "RESERVED"}, {"$set": {"updated_on": "2026-01-01T00:00:00"}})
-    assert len(give_back_lost_jobs(lpad)) == 1
 
 
 def test_liveness() -> None:

@@ -13,6 +13,7 @@ from wyloop.flows.authority import Authority
 from wyloop.flows.dispatch import ask_for_screening, chain
 from wyloop.flows.launchpad import Job, states, submit, submit_all, worker_name
 from wyloop.flows.policy import Policy
+from wyloop.models.physics.workflows import CATEGORY
 from wyloop.stores import budget, calculations, campaigns, candidates, materials
 from wyloop.stores.campaigns import CampaignRecord, RoundRecord
 from wyloop.stores.connection import Store
@@ -204,6 +205,11 @@ def test_requested_calculation_without_firework(store: Store, lpad: "LaunchPad",
     assert sorted(found["calculation_without_job"]) == sorted(dispatched[2].values())
     assert lpad.workflows.count_documents({}) == 1
     assert {found.state for found in budget.reservations(store)} == {"dispatched"}
+
+
+def test_every_kind_of_calculation_has_its_place() -> None:
+    assert set(reconcile.ORDER) == calculations.RESULTS.keys()
+    assert CATEGORY.keys() - {"write_back"} <= set(reconcile.ORDER)
 
 
 def test_lease_of_a_dead_process(store: Store, lpad: "LaunchPad", dispatched: Dispatched) -> None:

@@ -4,7 +4,7 @@ from prefect.client.orchestration import get_client
 
 from tests.flows.rounds import CSCL, NACL, POLICY, VERDICTS, open_round, propose
 from tests.flows.test_write_back import finish, relaxed
-from wyloop.flows import report
+from wyloop.flows import artifacts, report
 from wyloop.flows.write_back import write_materials
 from wyloop.models.mpvae.predict import Prediction
 from wyloop.models.screening.funnel import SCREENS
@@ -101,7 +101,7 @@ def test_the_round_is_shown_in_prefect(ended: tuple[Store, CampaignRecord, Round
 
     @task
     def publish() -> None:
-        report.publish(database, campaign, record, report.summarize(database, campaign, record))
+        artifacts.publish(database, campaign, record, report.summarize(database, campaign, record))
 
     @flow
     def shown() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from tests.flows.rounds import CSCL, NACL, POLICY, VERDICTS, contents, open_round, propose
 from wyloop.flows.policy import DriftLimits, Policy
-from wyloop.flows.select import _in_order, acquisition, select_candidates
+from wyloop.flows.ranking import acquisition
+from wyloop.flows.select import _in_order, select_candidates
 from wyloop.models.acquisition.batch import Batch, Diversity
 from wyloop.models.acquisition.scores import POLICIES
 from wyloop.models.mpvae.predict import Prediction

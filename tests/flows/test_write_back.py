@@ -121,6 +121,22 @@ def test_repeated_it_changes_nothing(database: Store, campaign_round: tuple[Camp
     assert contents(database, *WRITTEN) == before
 
 
+def test_a_gene_of_two_campaigns_ends_in_both(
+    database: Store, campaign_round: tuple[CampaignRecord, RoundRecord]
+) -> None:
+    campaign, record = campaign_round
+    first = relaxed(database, record, NACL, "NaCl-225", -2.1)
+    other_campaign, other_record = open_round(database, target=("formation_energy_per_atom < -3",))
+    second = propose(database, other_record, NACL, "dispatched").candidate_id
+    for _ in range(2):
+        assert write_materials(database, campaign, record, POLICY) == {"n_materials": 1, "n_validated": 1}
+        assert write_materials(database, other_campaign, other_record, POLICY) == {"n_materials": 1, "n_off_target": 1}
+    assert candidates.candidate(database, first).status == "validated"
+    assert candidates.candidate(database, second).status == "off_target"
+    (material,) = materials.materials(database)
+    assert material.candidate_id == second
+
+
 def test_interrupted_before_the_end_it_is_completed(
     database: Store, campaign_round: tuple[CampaignRecord, RoundRecord]
 ) -> None:
@@ -161,6 +177,33 @@ def test_dft_completes_what_the_force_field_began(
     assert found.dft_formation_energy_per_atom == pytest.approx(-3.5 + (1.3 + 1.8) / 2)
     assert (found.is_validated, found.meets_target) == (True, True)
     assert candidates.candidate(database, candidate).status == "validated"
+
+
+def test_each_dft_protocol_has_hulls_of_its_own(
+    database: Store, campaign_round: tuple[CampaignRecord, RoundRecord]
+) -> None:
+    """The force field puts rock salt below, DFT the other crystal; no hull mixes the two."""
+    campaign, record = campaign_round
+    other = canonical(Gene.parse("221 Cl:b Na:a"))
+    relaxed(database, record, NACL, "NaCl-225", -2.1)
+    relaxed(database, record, other, "NaCl-225", -2.0)
+    finish(database, record, "dft", str(NACL), {"energy_per_atom": -3.5, "band_gap": 5.0})
+    finish(database, record, "dft", str(other), {"energy_per_atom": -3.7, "band_gap": 5.0})
+    for element in ("Na", "Cl"):
+        finish(database, record, "reference", element, {"energy_per_atom": -1.5})
+    write_materials(database, campaign, record, POLICY)
+    first, second = (materials.material(database, material_id(str(gene))) for gene in (NACL, other))
+    told = [
+        {one.method: (one.hull_id, pytest.approx(one.energy_above_hull)) for one in found.energies}
+        for found in (first, second)
+    ]
+    assert told == [
+        {"chgnet": ("Cl-Na|chgnet", 0.0), "gpaw-pbe/1": ("Cl-Na|gpaw-pbe/1", 0.2)},
+        {"chgnet": ("Cl-Na|chgnet", 0.1), "gpaw-pbe/1": ("Cl-Na|gpaw-pbe/1", 0.0)},
+    ]
+    hull = database.database["hulls"].find_one({"hull_id": "Cl-Na|gpaw-pbe/1"})
+    assert hull is not None
+    assert sorted(entry["formation_energy_per_atom"] for entry in hull["entries"]) == pytest.approx([-2.2, -2.0])
 
 
 def test_a_gap_that_misses_turns_a_validated_candidate_off_target(

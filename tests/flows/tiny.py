@@ -17,8 +17,8 @@ STATIC = StaticSettings(
     energy_tolerance=1e-3, density_tolerance=1e-3,
 )  # fmt: skip
 GAMMA = DFTPhononSettings(
-    relaxed_by="tiny-pbe/1", cutoff=180.0, hard_cutoff=180.0, kpoint_density=1.0, energy_tolerance=1e-4,
-    density_tolerance=1e-4,
+    relaxed_by="tiny-pbe/1", cutoff=180.0, kpoint_density=1.0, insulator_kpoint_density=1.0,
+    energy_tolerance=1e-4, density_tolerance=1e-4,
 )  # fmt: skip
 BANDS = BandSettings(relaxed_by="tiny-pbe/1", path_distance=0.6, dense_kpoint_density=2.0)
 LIGHT = DFTSettings(cutoff=180.0, kpoint_density=1.0)

@@ -52,6 +52,16 @@ def expected(records: Iterable[MaterialRecord]) -> dict[str, float]:
     }
 
 
+def test_of_an_element_dft_has_the_word_and_of_a_compound_the_force_field_s_hull(database: Store) -> None:
+    """Silicon by CHGNet lies 0.10 eV/atom above the Materials Project's; a compound's competitors may lack DFT."""
+    energies = (MethodEnergy("chgnet", 0.1, "calc-1"), MethodEnergy("gpaw-pbe/1", 0.0, "calc-2"))
+    silicon, oxide = (phase(formula, 0.1, energies=energies) for formula in ({"Si": 2}, {"O": 2, "Si": 1}))
+    put(database, silicon, oxide)
+    build_hulls(database)
+    found = [material(database, one.material_id) for one in (silicon, oxide)]
+    assert [(one.hull_id, one.energy_above_hull) for one in found] == [("Si|gpaw-pbe/1", 0.0), ("O-Si|chgnet", 0.1)]
+
+
 def test_a_hull_is_of_one_method_and_knows_the_stable_phases_below(database: Store) -> None:
     put(
         database,

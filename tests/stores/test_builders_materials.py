@@ -1,6 +1,7 @@
 """calculations and structures -> materials."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import bson
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from wyloop.models.crystal import Crystal
+from wyloop.models.physics.protocols import protocol as protocol_of
 from wyloop.models.wyckoff.encode import encode
 from wyloop.models.wyckoff.gene import Gene
-from wyloop.stores.builders.assemble import best_of_kind
+from wyloop.stores.builders.assemble import GeneInputs, best_of_kind, materials_of
 from wyloop.stores.builders.encodings import build_encodings
 from wyloop.stores.builders.hulls import build_hulls
 from wyloop.stores.builders.materials import build_materials, new_genes
@@ -233,6 +235,23 @@ def test_the_believed_and_newest_result_counts() -> None:
     made = CalculationRecord("a", None, None, "dft", "221 Cl:a Na:b", "gpaw-pbe/1", "h", status="completed")
     doubted = replace(made, calculation_id="z", problems=("forces",))
     assert best_of_kind([doubted, made, replace(made, calculation_id="y", status="failed")])["dft"] == made
+
+
+def test_dft_at_changed_settings_is_another_method() -> None:
+    crystal, now = rock_salt("Na", "Cl"), datetime.now(UTC)
+    gene = encode(crystal).fingerprint
+    relaxation, dft = (
+        CalculationRecord(
+            kind, None, None, kind, gene, protocol, protocol_of(protocol).hash, status="completed", crystal=crystal,
+            result={"energy_per_atom": -3.0, "formation_energy_per_atom": -2.0}, last_updated=now,
+        )
+        for kind, protocol in (("relaxation", "mlip-screen/1"), ("dft", "gpaw-pbe/1"))
+    )  # fmt: skip
+    inputs = GeneInputs(gene, calculations=(relaxation, dft), references={"Na": -1.0, "Cl": -1.5})
+    energies = [(one.method, one.formation_energy_per_atom, one.source_id) for one in materials_of(inputs)[0].energies]
+    assert energies == [("chgnet", -2.0, "relaxation"), ("gpaw-pbe/1", -1.75, "dft")]
+    before = replace(inputs, calculations=(relaxation, replace(dft, protocol_hash="0123456789abcdef")))
+    assert materials_of(before)[0].energies[1].method == "gpaw-pbe/1@01234567"
 
 
 def test_a_record_is_read_as_it_was_written(database: Store) -> None:

@@ -205,6 +205,7 @@ def everything(world: World) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "candidates.propose", lambda: call("candidates.propose", [record(world)])
     yield "candidates.record_screening", lambda: call("candidates.record_screening", [record(world)])
     yield do("candidates.candidate", world.candidate)
+    yield do("candidates.ends", [world.candidate])
     yield do("candidates.of_round", world.round, statuses=("proposed",), limit=5)
     yield do("candidates.set_status", [world.candidate], "passed", only_from=("proposed",))
     yield do("candidates.known_among", [world.gene.fingerprint])
@@ -228,7 +229,7 @@ def everything(world: World) -> Iterator[tuple[str, Callable[[], object]]]:
                 "fingerprint": world.gene.fingerprint, "space_group_number": 225},
     )  # fmt: skip
     yield do("calculation_files.put_files", world.calculation, picture=b"<svg/>")
-    yield do("calculation_files.drop_files", {})
+    yield do("calculation_files.drop_unnamed", world.calculation)
     for name in ("arrays_of", "picture_of", "raw_of"):  # no document names them
         yield (
             f"calculation_files.{name}",
@@ -280,6 +281,7 @@ def everything(world: World) -> Iterator[tuple[str, Callable[[], object]]]:
     yield do("saved_queries.ask", saved)
     yield do("saved_queries.remove_query", "mine")
     yield do("status.counts")
+    yield do("status.exact_counts", ("structures", "materials"))
     yield do("campaigns.close_round", world.round, {})
 
 

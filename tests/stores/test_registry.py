@@ -97,6 +97,27 @@ def test_a_model_is_saved_once_and_its_training_set_can_be_rebuilt(database: Sto
     assert registry.load_snapshot(database, shipped) is None
 
 
+@pytest.mark.expects_findings("model_without_campaign")
+def test_a_save_that_was_killed_leaves_no_file_behind(database: Store) -> None:
+    fill(database)
+    snapshot, weights = training_snapshot(database), weights_of(1.0, 256_000)
+
+    def save() -> str:
+        return registry.save_model(
+            database, weights, parent_id=None, card={}, snapshot=snapshot, campaign_id="k", round_number=1
+        )
+
+    model_id, files = save(), database.database["fs.files"]
+    for is_between_files in (False, True):  # killed before the model's document, or before the second file as well
+        found = database.database["model_versions"].find_one_and_delete({"model_id": model_id})
+        if is_between_files:
+            database.gridfs.delete(found["snapshot_file"])
+        assert save() == model_id
+        assert files.count_documents({}) == 2
+        assert registry.load_weights(database, model_id) == weights
+        assert registry.load_snapshot(database, model_id) == snapshot
+
+
 @pytest.mark.expects_findings("file_missing")
 def test_damage_is_found(database: Store) -> None:
     model_id = registry.save_model(
