@@ -12,8 +12,8 @@ VIEW = Path(__file__).parents[1] / "build" / "docs_view" / "wyloop"
 """The modules of the four folders as one package, and nothing else: what the reference is read from."""
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Make the view anew, of copies: links would not be followed. MkDocs calls it."""
+def on_startup(command: str, dirty: bool) -> None:  # noqa: ARG001, FBT001 - MkDocs' own
+    """Make the view anew, of copies: links would not be followed. MkDocs calls it before it looks for paths."""
     shutil.rmtree(VIEW, ignore_errors=True)
     root = Path(__file__).parents[1]
     for name in ("models", "stores", "flows", "platform"):
@@ -21,7 +21,6 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
             copy = VIEW / module.relative_to(root)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(module, copy)
-    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

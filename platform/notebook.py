@@ -179,8 +179,6 @@ class Wyloop:
 
     def train(self, *, n_epochs: int | None = None, seed: int = 0) -> str:
         """Fine-tune the shipped model on everything in the database; return the new model's id."""
-        from dataclasses import replace
-
         from wyloop.models.mpvae.checkpoint import load_shipped
         from wyloop.models.mpvae.config import TrainingConfig
         from wyloop.models.mpvae.train import train
@@ -190,7 +188,7 @@ class Wyloop:
         snapshot = training_snapshot(self.store)
         config = TrainingConfig.fine_tune(n_rows=len(snapshot.rows), seed=seed)
         if n_epochs is not None:
-            config = replace(config, n_epochs=n_epochs)
+            config = config.model_copy(update={"n_epochs": n_epochs})
         made = train(snapshot.rows, config, initial=load_shipped())
         return save_model(
             self.store, made.to_bytes(), parent_id=None, card=dict(made.card), snapshot=snapshot, campaign_id=None,
@@ -230,13 +228,13 @@ class Wyloop:
             os.environ.update(running.environment)
             from wyloop.flows.campaign import advance_campaign
 
-            while advance_campaign(made.campaign_id) == "waiting":
+            while advance_campaign(made.campaign_id) in ("waiting", "busy"):  # busy: the schedule of `wyloop up` has it
                 time.sleep(2)
         return made.campaign_id
 
     def funnels(self, campaign_id: str) -> list[Funnel]:
         """Return the funnel of each round of a campaign."""
-        from wyloop.platform.dashboard.campaign_view import funnel
+        from wyloop.platform.dashboard.funnel_view import funnel
         from wyloop.stores.campaigns import rounds
 
         return [

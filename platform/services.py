@@ -87,20 +87,30 @@ def up(
             environment["PREFECT_API_URL"] = prefect.api_url
         wanted = settings.platform.n_workers if n_workers is None else n_workers
         found = workers.start_workers(folder, wanted, environment=environment, categories=categories)
-        if with_prefect and with_flow_server:
-            found.append(workers.start_flow_server(folder, environment=environment))
         started += [record.name for record, is_new in found if is_new]
         api_url = None
         if with_api:
-            record, is_new = api_service.start_api(folder, settings.platform.api_port, environment=environment)
+            pages = {"WYLOOP_PLATFORM_PREFECT_URL": prefect.ui_url} if prefect else {}
+            own = pages | environment  # what is configured goes first: people may see the pages under another name
+            record, is_new = api_service.start_api(folder, settings.platform.api_port, environment=own)
             started += [record.name] if is_new else []
             api_url = api_service.address(record)
+        environment = _dashboard(folder) | environment
+        if with_prefect and with_flow_server:
+            record, is_new = workers.start_flow_server(folder, environment=environment)
+            started += [record.name] if is_new else []
     except BaseException:  # Ctrl-C included: half a set of services helps nobody
         down(settings, only_started=started)
         raise
     return RunningServices(
         uri, prefect.api_url if prefect else None, prefect.ui_url if prefect else None, started, environment, api_url
     )
+
+
+def _dashboard(folder: Path) -> dict[str, str]:
+    """Return the variable that tells flows where the dashboard of this machine is, if one runs."""
+    record = processes.running(folder, api_service.NAME)
+    return {} if record is None else {"WYLOOP_FLOWS_DASHBOARD_URL": api_service.address(record)}
 
 
 def down(settings: AllSettings, only_started: Sequence[str] | None = None) -> list[str]:

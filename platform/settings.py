@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         default=30, ge=0, description="Pause before OPTIMADE's view follows the database again, seconds; 0: never"
     )
     api_max_page_limit: int = Field(default=500, ge=1, le=10_000, description="Most entries on a page of OPTIMADE")
+    prefect_url: str | None = Field(
+        default=None, pattern="^https?://", description="Address of Prefect's pages, to link to; `wyloop up` sets it"
+    )
     keep: bool = Field(default=False, description="Leave services running that a command started for itself")
 
 

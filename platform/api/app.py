@@ -17,6 +17,7 @@ from wyloop.platform.api.optimade_app import optimade_app
 from wyloop.platform.api.refresh import refreshing
 from wyloop.platform.api.tokens import hashed, may_write
 from wyloop.platform.dashboard import pages
+from wyloop.platform.dashboard.campaign_view import forget_cards
 from wyloop.platform.dashboard.live import Live
 from wyloop.platform.metrics import Recent, exposition
 from wyloop.stores.builders.optimade import build_optimade
@@ -34,6 +35,7 @@ def create_app(
     limits: Limits | None = None,
     refresh_seconds: float = 0,
     launchpad_database: str = "wyloop_fireworks",
+    prefect_url: str | None = None,
 ) -> FastAPI:
     """Make the application on a database; it closes its connection when the server ends.
 
@@ -42,6 +44,7 @@ def create_app(
         token: Token that requests need that change something; none: nothing can be changed.
         limits: What one OPTIMADE request may take.
         launchpad_database: Name of FireWorks' database, whose queues /metrics counts.
+        prefect_url: Address of Prefect's pages, which those of campaigns link to.
         refresh_seconds: Time after which the OPTIMADE view is brought up to date again; 0: only when asked for.
 
     Raises:
@@ -62,8 +65,9 @@ def create_app(
         openapi_url="/api/openapi.json",
     )  # fmt: skip
     app.state.store = store
-    app.state.live = Live(store)
+    app.state.live = Live(store, on_change=forget_cards)
     app.state.figures = Recent(store, launchpad_database)
+    app.state.prefect_url = (prefect_url or "").rstrip("/")
     app.state.query_time_ms = (limits or Limits()).query_time_ms
     app.state.token_hash = None if stores.is_read_only else hashed(token)
     app.add_api_route("/api/health", _health)

@@ -39,6 +39,7 @@ def serve(
             limits=limits,
             refresh_seconds=platform.api_refresh_seconds,
             launchpad_database=settings.flows.launchpad_database,
+            prefect_url=platform.prefect_url,
         )
         run(
             application,

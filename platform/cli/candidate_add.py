@@ -21,6 +21,10 @@ def add(
     seed: Annotated[int, typer.Option(help="Seed of the start structures.")] = 0,
     priority: Annotated[int, typer.Option(help="Jobs with a higher one go first.")] = 500,
     is_forced: Annotated[bool, typer.Option("--force", help="Run again what has a result.")] = False,
+    campaign: Annotated[
+        str | None,
+        typer.Option(help="Active campaign that has the gene as a candidate, and pays."),
+    ] = None,
     is_waited_for: Annotated[bool, typer.Option("--wait", help="Wait until workers have ended it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,7 +47,15 @@ def add(
         lpad = launchpad(store.uri, settings.flows.launchpad_database)
         try:
             added = add_candidate(
-                store, lpad, read, protocol, starts=starts, seed=seed, priority=priority, is_forced=is_forced
+                store,
+                lpad,
+                read,
+                protocol,
+                starts=starts,
+                seed=seed,
+                priority=priority,
+                is_forced=is_forced,
+                campaign_id=campaign,
             )
             told: dict[str, Any] = {
                 "candidate": added.candidate.candidate_id,

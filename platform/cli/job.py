@@ -1,5 +1,6 @@
 """`wyloop job` and `wyloop worker`: FireWorks jobs, and a process that runs them."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -71,6 +72,9 @@ def worker(
         return remaining[0] >= 0
 
     with connected(settings) as store:
+        for name, value in settings.with_uri(store.uri).environment().items():
+            if not name.startswith("WYLOOP_PLATFORM_"):
+                os.environ.setdefault(name, value)  # jobs find their database there
         n_run = run_worker(
             store.uri,
             settings.flows.launchpad_database,

@@ -1,14 +1,13 @@
-"""What people want to see of campaigns: state, what happens next, what was spent, the funnel, and what was learnt."""
+"""What people want to see of campaigns: state, what happens next, and what was spent."""
 
 import threading
 import time
-from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from wyloop.stores import campaigns, candidates
+from wyloop.stores import campaigns
 from wyloop.stores.campaigns import CampaignRecord, RoundRecord
 from wyloop.stores.connection import Store
 from wyloop.stores.failures import translated
@@ -25,6 +24,7 @@ STEPS: Mapping[str, str] = {
     "relax": "wait for relaxations and Gamma phonons",
     "collect": "collect results and settle what they cost",
     "validate": "turn usable results into materials",
+    "recheck": "compute once more what is implausible, and wait for it",
     "promote": "choose what goes on to DFT, within the budget",
     "dft": "wait for DFT",
     "settle": "collect results of DFT and settle what they cost",
@@ -32,7 +32,6 @@ STEPS: Mapping[str, str] = {
     "close": "close the round and report",
 }
 """The steps of a round in their order, as people say them."""
-_CACHED = 200
 MAX_CARDS = 200
 _lock = threading.Lock()
 
@@ -98,6 +97,12 @@ def cards(store: Store, *, limit: int = 200) -> list[Card]:
     return made[:limit]
 
 
+def forget_cards() -> None:
+    """Forget the campaigns of a second ago: something changed."""
+    with _lock:
+        _cards_of.clear()
+
+
 @translated
 def card(store: Store, campaign: CampaignRecord) -> Card:
     """Return one campaign at a glance."""
@@ -158,79 +163,6 @@ def next_step(campaign: CampaignRecord, current: RoundRecord | None, jobs: Mappi
     if waiting and name in ("relax", "dft"):
         text += f" ({waiting} of {sum(jobs.values())} jobs to go)"
     return text + (", when the campaign is resumed." if campaign.state == "paused" else ".")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One line of the funnel."""
-
-    name: str
-    n: int
-    note: str
-    reasons: tuple[tuple[str, int, str], ...] = ()
-    """Why candidates did not go further from here: in words, how many, an example."""
-
-
-@translated
-def funnel(store: Store, record: RoundRecord) -> list[Stage]:
-    """Return a round's funnel with the reasons of those that did not pass, of an open round as far as it is."""
-    reasons = _reasons(store, record)
-    rows = record.summary.get("funnel")
-    if isinstance(rows, list) and rows:
-        told = [row for row in rows if isinstance(row, dict)]
-        shown = [(str(row["stage"]), int(_number(row["n"])), str(row.get("note", ""))) for row in told]
-    else:
-        counts = candidates.funnel(store, record.round_id)
-        shown = [("generated", sum(counts.values()), "so far")]
-        shown += [(status, n, "so far") for status, n in counts.items() if n]
-    return [Stage(name, n, note, reasons.get(_plain(name), ())) for name, n, note in shown]
-
-
-def _plain(stage: str) -> str:
-    """Return the stage or status that a line of the funnel is about, as reasons name it."""
-    ends = {"relaxed": "failed", "near the hull": "unstable", "on target, all calculated": "off_target"}
-    return ends.get(stage, stage.strip("()").replace(" ", "_"))
-
-
-_reasons_of: "OrderedDict[tuple[str, str], dict[str, tuple[tuple[str, int, str], ...]]]" = OrderedDict()
-
-
-def _reasons(store: Store, record: RoundRecord) -> dict[str, tuple[tuple[str, int, str], ...]]:
-    """Return for each stage why candidates ended there; of closed rounds it is counted once."""
-    key = (f"{store.alias} {record.round_id}", record.last_updated.isoformat())
-    with _lock:
-        if key in _reasons_of:
-            return _reasons_of[key]
-    head = {"$arrayElemAt": [{"$split": [{"$ifNull": ["$reason", ""]}, ":"]}, 0]}
-    stages: list[dict[str, Any]] = [
-        {"$match": {"round_id": {"$eq": record.round_id}}},
-        {"$group": {"_id": {"status": "$status", "head": head}, "n": {"$sum": 1}, "example": {"$first": "$reason"}}},
-        {"$sort": {"n": -1}},
-        {"$limit": 500},
-    ]
-    grouped: dict[str, list[tuple[str, int, str]]] = {}
-    n_alike: Counter[str] = Counter()
-    for row in store.database["candidates"].aggregate(stages, maxTimeMS=2000, allowDiskUse=True):
-        status, head_text = row["_id"]["status"], str(row["_id"].get("head") or "")
-        example = str(row.get("example") or "")
-        stage = head_text if status == "rejected" else status
-        words = "stopped by this screen" if status == "rejected" else _words(status, example)
-        n_alike[stage] += 1
-        if n_alike[stage] <= 3 or status == "rejected":
-            grouped.setdefault(stage, []).append((words, int(row["n"]), example))
-    found = {stage: tuple(rows) for stage, rows in grouped.items()}
-    if record.state == "closed":
-        with _lock:
-            _reasons_of[key] = found
-            while len(_reasons_of) > _CACHED:
-                _reasons_of.popitem(last=False)
-    return found
-
-
-def _words(status: str, example: str) -> str:
-    return {"unstable": "too far above the hull", "off_target": "calculated values off target"}.get(
-        status, example[:80] or status
-    )
 
 
 def minutes_of(record: RoundRecord) -> float | None:

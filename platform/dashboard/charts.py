@@ -33,12 +33,11 @@ def parity(points: Sequence[Compared], what: str) -> Figure:
     name = "formation energy" if is_energy else "band gap"
     ends = [*truth, *guess] or [0.0, 1.0]
     low, high = min(ends, default=0.0), max(ends, default=1.0)  # type: ignore[type-var]  # None is left out above
-    data: list[dict[str, Any]] = [
-        {
-            "type": "scatter", "mode": "lines", "x": [low, high], "y": [low, high], "hoverinfo": "skip",
-            "line": {"color": GREY, "dash": "dot"}, "name": "equal",
-        }
-    ]  # fmt: skip
+    equal: dict[str, Any] = {
+        "type": "scatter", "mode": "lines", "x": [low, high], "y": [low, high], "hoverinfo": "skip",
+        "line": {"color": GREY, "dash": "dot"}, "name": "equal",
+    }  # fmt: skip
+    data = [equal] if shown else []
     for number in sorted({point.round_number for point in shown}):
         own = [place for place, point in enumerate(shown) if point.round_number == number]
         data.append(
@@ -128,7 +127,9 @@ def history(epochs: Sequence[Mapping[str, Any]]) -> Figure:
         }
         for name in names
     ]  # fmt: skip
-    return figure(data, "epoch", "mean loss", legend=ABOVE)
+    values = [value for one in data for value in one["y"] if value is not None]
+    scale = {"type": "log"} if values and min(values) > 0 else {}  # they differ by orders of magnitude
+    return figure(data, "epoch", "mean loss", yaxis=scale, legend=ABOVE)
 
 
 def scatter_map(

@@ -24,8 +24,8 @@ RETRY = 2.0  # s after the stream broke
 class Live:
     """The change stream of a database, watched while anybody listens."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, on_change: Callable[[], None] = lambda: None) -> None:
+        self._store, self._on_change = store, on_change
         self._listeners: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Queue[str | None]]] = {}
         self._lock = threading.Lock()
         self._is_over = threading.Event()
@@ -91,6 +91,7 @@ class Live:
                             name = event["ns"].get("coll", "")
                             changed[name] = changed.get(name, 0) + 1
                         if changed and time.monotonic() - last >= INTERVAL:
+                            self._on_change()  # what is kept of before must not be read by those that are told now
                             self._tell(f"event: change\ndata: {json.dumps(changed)}\n\n")
                             changed, last = {}, time.monotonic()
             except PyMongoError as error:  # an election or a lost connection: the stream goes on where it was

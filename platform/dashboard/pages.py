@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 
 from wyloop.platform.api.data import campaign_of, listing, store_of
-from wyloop.platform.dashboard import campaign_view, candidate_view, learning, maps, models_view
+from wyloop.platform.dashboard import campaign_view, candidate_view, funnel_view, learning, maps, models_view
 from wyloop.platform.dashboard.charts import MAX_LABEL
 from wyloop.platform.dashboard.crystals import cell_of
 from wyloop.platform.dashboard.hull_chart import hull_entries
@@ -65,6 +65,12 @@ SORT_OF = {
 Columns = Annotated[list[str] | None, Query(max_length=30)]
 
 
+@router.get("/favicon.ico")
+def icon(request: Request) -> Response:
+    """Return the icon where browsers look for it on pages that name none, such as a job's log."""
+    return asset(request, "icon.svg")
+
+
 @router.get("/")
 def overview(request: Request) -> Response:
     """Show every campaign at a glance."""
@@ -91,7 +97,7 @@ def campaign(request: Request, identity: str) -> Response:
         "campaign.html",
         card=card,
         budget=campaign_view.budget_rows(store, identity),
-        funnels=[(one, campaign_view.funnel(store, one), campaign_view.minutes_of(one)) for one in reversed(shown)],
+        funnels=[(one, funnel_view.funnel(store, one), campaign_view.minutes_of(one)) for one in reversed(shown)],
         steps=campaign_view.STEPS,
         curve=learning.learnt(store, card.rounds, points),
         points=points,

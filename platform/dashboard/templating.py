@@ -51,7 +51,8 @@ def environment() -> "Environment":
 
 def page(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:  # noqa: ANN401
     """Return a page made of a template."""
-    html = environment().get_template(name).render(path=request.url.path, query=request.query_params, **values)
+    values |= {"path": request.url.path, "query": request.query_params, "prefect_url": request.app.state.prefect_url}
+    html = environment().get_template(name).render(values)
     return HTMLResponse(html, status, headers=dict(HEADERS))
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def test_services_name_each_other_and_their_volumes() -> None:
                 assert "healthcheck" in services[other] or services[other].get("image", "").startswith("${WYLOOP"), (
                     other
                 )
+
+
+def test_the_compose_file_fits_the_schema_of_the_specification() -> None:
+    from jsonschema import Draft7Validator
+
+    folder = resources.files("check_jsonschema.builtin_schemas.vendor")
+    schema = json.loads(folder.joinpath("compose-spec.json").read_text())
+    found = [f"{list(error.path)}: {error.message}" for error in Draft7Validator(schema).iter_errors(COMPOSE)]
+    assert found == []
 
 
 def test_only_the_proxy_is_heard_outside() -> None:

@@ -1,7 +1,11 @@
 """The documentation names commands, options, fields and files that exist."""
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import typer
 
 from wyloop.models.targets import FIELDS, Target
 from wyloop.platform.cli.main import app
+from wyloop.platform.settings import LAYERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
@@ -71,3 +76,28 @@ def test_files_that_the_documentation_names_exist() -> None:
     for page in (page for page in PAGES if page.parent.name != "benchmarks"):  # records of what was measured
         for name in re.findall(r"`((?:deploy|tests|models|stores|flows|platform|docs)/[\w./-]+)`", page.read_text()):
             assert (ROOT / name).exists() or (ROOT / name.split("*")[0]).exists(), f"{page.name}: {name}"
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    shutil.rmtree(ROOT / "build" / "docs_view", ignore_errors=True)  # as in a fresh checkout
+    done = subprocess.run(
+        [Path(sys.executable).with_name("mkdocs"), "build", "--quiet", "--strict", "-d", tmp_path / "site"],
+        cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    reference = (tmp_path / "site" / "reference" / "python" / "index.html").read_text()
+    assert "run_campaign" in reference  # from a docstring
+    assert "wyloop campaign pause" in (tmp_path / "site" / "reference" / "commands" / "index.html").read_text()
+    settings = (tmp_path / "site" / "reference" / "settings" / "index.html").read_text()
+    assert "WYLOOP_FLOWS_LEASE_SECONDS" in settings
+    assert "How long one owner may advance a campaign" in settings
+
+
+def test_every_setting_is_described() -> None:
+    missing = [
+        f"{layer}.{name}"
+        for layer, model in LAYERS.items()
+        for name, field in model.model_fields.items()
+        if not field.description
+    ]
+    assert missing == []

@@ -1,22 +1,11 @@
-"""The interface for notebooks: the example runs, and what it returns shows itself."""
-
-import runpy
-from pathlib import Path
+"""The interface for notebooks: what it returns shows itself; the examples are run by test_docs_examples.py."""
 
 import pytest
 
+from tests.flows import rounds
 from wyloop.models.errors import TargetError
 from wyloop.platform.notebook import Funnel, Table, connect
 from wyloop.stores.connection import Store
-
-EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.py"))
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_run(example: Path, cli_store: Store) -> None:
-    found = runpy.run_path(str(example))
-    assert len(found["oxides"]) == 5
-    assert len(found["figure"].data) == 2
 
 
 def test_what_is_returned_shows_itself(cli_store: Store) -> None:
@@ -33,6 +22,16 @@ def test_what_is_returned_shows_itself(cli_store: Store) -> None:
         assert list(rows.frame()["id"]) == [row["id"] for row in rows]
         with pytest.raises(TargetError, match="no material or structure"):
             wy.structure("m-none")
+
+
+def test_a_model_is_trained_and_asked(cli_store: Store) -> None:
+    rounds.fill(cli_store, step=16)
+    with connect() as wy:
+        model = wy.train(n_epochs=1)
+        card = cli_store.database["model_versions"].find_one({"model_id": model})["card"]
+        assert len(card["history"]) == 1
+        genes = wy.generate("band_gap > 1", n=5, model=model)
+        assert len(set(map(str, genes))) == 5
 
 
 def test_hostile_texts_stay_texts() -> None:

@@ -59,9 +59,13 @@ function themed(layout) {
   return made;
 }
 async function drawChart(place) {
+  place.classList.add("asked");
   try {
     const [told] = await Promise.all([read(place.dataset.chart), load(script.dataset.plotly)]);
-    if (!told.data.some((trace) => (trace.x || trace.a || []).length)) { place.innerHTML = '<p class="empty">nothing to show yet</p>'; return; }
+    if (!told.data.some((trace) => (trace.x || trace.a || []).length)) {
+      if (place.classList.contains("drawn")) Plotly.purge(place);
+      place.classList.remove("drawn"); place.innerHTML = '<p class="empty">nothing to show yet</p>'; return;
+    }
     if (!place.classList.contains("drawn")) place.replaceChildren();
     await Plotly.react(place, told.data, themed(told.layout), { responsive: true, displaylogo: false, displayModeBar: false });
     if (!place.classList.contains("drawn")) {
@@ -113,12 +117,14 @@ async function showCrystal(place) {
     told.bonds.forEach(([one, other]) => join(bonds, told.atoms[one].xyz, told.atoms[other].xyz));
     const pick = (at) => told.atoms.map((atom) => atom.xyz[at]);
     const hidden = { visible: false };
+    const spans = [0, 1, 2].map((at) => { const all = [...pick(at), ...told.edges.flat().map((end) => end[at])]; return Math.max(...all) - Math.min(...all) || 1; });
+    const shares = spans.map((span) => 1.4 * span / Math.max(...spans)); // all of a long cell is in sight
     await Plotly.react(place, [
       { type: "scatter3d", mode: "lines", ...bonds, line: { color: colour("--soft"), width: 5 }, hoverinfo: "skip" },
       { type: "scatter3d", mode: "lines", ...lines, line: { color: colour("--soft"), width: 2 }, hoverinfo: "skip" },
       { type: "scatter3d", mode: "markers", x: pick(0), y: pick(1), z: pick(2), text: told.atoms.map((atom) => atom.element), hovertemplate: "%{text}<extra></extra>",
         marker: { size: told.atoms.map((atom) => 8 + 9 * atom.radius), color: told.atoms.map((atom) => atom.colour), opacity: 1, line: { width: 1, color: "#333" } } },
-    ], { ...themed({ title: "" }), showlegend: false, margin: { l: 0, r: 0, t: 0, b: 0 }, scene: { aspectmode: "data", xaxis: hidden, yaxis: hidden, zaxis: hidden } }, { responsive: true, displaylogo: false, displayModeBar: false });
+    ], { ...themed({ title: "" }), showlegend: false, margin: { l: 0, r: 0, t: 0, b: 0 }, scene: { aspectmode: "manual", aspectratio: { x: shares[0], y: shares[1], z: shares[2] }, camera: { projection: { type: "orthographic" } }, xaxis: hidden, yaxis: hidden, zaxis: hidden } }, { responsive: true, displaylogo: false, displayModeBar: false });
     place.dataset.drawn = "plotly";
   }
   place.addEventListener("keydown", (event) => {
@@ -176,10 +182,12 @@ document.addEventListener("click", async (event) => {
 });
 
 // Live updates: parts of the page that the change concerns are fetched again
-let waiting = null, pending = new Set();
-async function refresh(names) {
+let waiting = null, settling = null, pending = new Set();
+async function refresh(names, isLast = false) {
   names.forEach((name) => pending.add(name));
   if (waiting || document.hidden) return;
+  clearTimeout(settling); // counts are a few seconds old at most: once all is quiet, a last look
+  if (!isLast) settling = setTimeout(() => refresh(names, true), 6000);
   waiting = setTimeout(async () => {
     const changed = pending; pending = new Set(); waiting = null;
     const parts = [...document.querySelectorAll("[data-live]")].filter((part) => part.dataset.live.split(" ").some((name) => changed.has(name)));
@@ -201,7 +209,7 @@ async function refresh(names) {
         if (active) (part.querySelector("button, a, summary") || part).focus?.({ preventScroll: true });
         part.classList.remove("changed"); void part.offsetWidth; part.classList.add("changed");
       }
-      if (changed.has("rounds") || changed.has("materials")) document.querySelectorAll("[data-chart].drawn").forEach(drawChart);
+      if (changed.has("rounds") || changed.has("materials")) document.querySelectorAll("[data-chart].asked").forEach(drawChart);
       say("updated " + new Date().toLocaleTimeString());
     } catch { /* the server is gone; the stream says so */ }
   }, 700);

@@ -1,5 +1,6 @@
 """Services from the command line, as a user starts and stops them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,24 @@ def test_a_worker_with_nothing_to_do_ends(cli_store: Store, tmp_path: Path) -> N
         timeout=120,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ran 0 jobs\n", "")
+
+
+def test_a_worker_s_jobs_find_the_embedded_database(wyloop: Command, settings: AllSettings, tmp_path: Path) -> None:
+    """Nothing but this project's set-up: no address in the environment, a database that comes and goes."""
+    added = wyloop("candidate", "add", "225 Cl:b Na:a", "--protocol", "mlip-screen/1", "--json").json
+    folder = {**os.environ, "WYLOOP_PLATFORM_DATA_FOLDER": str(settings.data_folder)}
+    assert "WYLOOP_STORES_URI" not in folder
+    done = subprocess.run(
+        [*WYLOOP, "worker", "--once"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=folder,
+        timeout=240,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ran 2 jobs\n", "")
+    assert wyloop("candidate", "show", added["candidate"], "--json").json["candidate"]["status"] == "validated"
 
 
 def test_doctor(wyloop: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

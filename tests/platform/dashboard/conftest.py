@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from tests.conftest import MongoServer
 from tests.platform.dashboard.seed import fill
+from tests.platform.dashboard.seed_learning import fill_learning
 from wyloop.platform.api.app import create_app
 from wyloop.platform.api.server import serving
 from wyloop.stores.connection import Store, connect
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 TOKEN = SecretStr("a-token-for-tests-only")
+SCREENSHOTS = Path(os.environ.get("WYLOOP_SCREENSHOTS", Path(__file__).parents[3] / "build" / "screenshots"))
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
@@ -40,11 +42,11 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def site(mongod: MongoServer) -> Iterator[Site]:
+def site(mongod: MongoServer, shared_data: Path) -> Iterator[Site]:
     """Everything that pages show; a test that changes something undoes it."""
     settings = Settings(uri=SecretStr(mongod.uri), database=f"test_{uuid4().hex[:20]}")
     store = connect(settings)
-    ids = fill(store)
+    ids = fill(store) | fill_learning(store, shared_data / "mp20_biternary_test.csv.gz")
     with serving(create_app(settings, token=TOKEN)) as url:
         yield Site(store, url, ids)
     store.client.drop_database(store.name)
@@ -99,28 +101,27 @@ class Tab:
             time.sleep(0.1)
 
     def keep_picture(self, name: str) -> None:
-        """Keep a picture where CI collects it: the folder that WYLOOP_SCREENSHOTS names."""
-        folder = os.environ.get("WYLOOP_SCREENSHOTS")
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+        """Keep a picture for people to look at, where CI collects it."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
 @pytest.fixture
 def tab(site: Site, chromium: "Browser") -> Iterator[Tab]:
     """A page in a context of its own; console errors, page errors and foreign addresses fail the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    yield from _watched(context, site.url)
+    yield from watched(context, site.url)
 
 
 @pytest.fixture
 def phone(site: Site, chromium: "Browser") -> Iterator[Tab]:
     """The same on a small screen in the dark."""
     context = chromium.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
-    yield from _watched(context, site.url)
+    yield from watched(context, site.url)
 
 
-def _watched(context: "BrowserContext", url: str) -> Iterator[Tab]:
+def watched(context: "BrowserContext", url: str) -> Iterator[Tab]:
+    """Give a page of a context; what goes wrong in it fails the test that used it."""
     made = Tab(context.new_page(), url)
 
     def heard(message: Any) -> None:  # noqa: ANN401 - playwright's

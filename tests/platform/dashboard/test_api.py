@@ -70,7 +70,7 @@ def test_candidates_by_campaign_round_status_and_filter(site: Site) -> None:
     computed = get(site, "/api/candidates", status="computed", campaign=site.ids["campaign"], round="1").json()
     assert [row["material"]["formation_energy_per_atom"] for row in computed["rows"]] == [-1.2, -1.4, -2.0]
     assert get(site, "/api/candidates", round="2", campaign=site.ids["campaign"]).json()["rows"] == []
-    fluorides = get(site, "/api/candidates", filter="elements has F").json()["rows"]
+    fluorides = get(site, "/api/candidates", filter="elements has F", campaign=site.ids["campaign"]).json()["rows"]
     assert [row["formula_pretty"] for row in fluorides] == ["FrF"]
 
 
