@@ -190,8 +190,15 @@ def fit_prior(network: MPVAE, data: Dataset, seed: int) -> None:
     network.prior_weight.fill_(1 / n)
 
 
-def sample_prior(network: MPVAE, n: int, generator: torch.Generator) -> Tensor:
-    """Draw latent vectors from the prior, shape (n, latent_dim)."""
+def sample_prior(network: MPVAE, n: int, generator: torch.Generator, *, width: float = 1.0) -> Tensor:
+    """Draw latent vectors from the prior, shape (n, latent_dim).
+
+    Args:
+        network: In evaluation mode.
+        n: How many.
+        generator: Source of randomness.
+        width: Factor on the width of the prior's kernels; a smaller one stays nearer to crystals of the training.
+    """
     component = torch.multinomial(network.prior_weight, n, replacement=True, generator=generator)
-    noise = torch.randn(n, network.config.latent_dim, generator=generator)
+    noise = width * torch.randn(n, network.config.latent_dim, generator=generator)
     return network.prior_mean[component] + noise * network.prior_std[component]
