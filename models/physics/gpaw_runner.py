@@ -49,8 +49,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Do the job's task: `relax` (the default), `forces` of displaced cells, or `static` with what is asked beside it.
 
     Args:
-        job: `lattice` (Å), `species`, `frac_coords`, `settings` (of dft.DFTSettings), `is_molecule`, `relax` (none,
-            volume or full), `magnetic_moments` (Bohr magnetons, or None), `log` (path), `time_limit` (s). It may hold
+        job: `lattice` (Å), `species`, `frac_coords`, `settings` (of dft.DFTSettings), `is_molecule`, `relax` (none
+            or full), `magnetic_moments` (Bohr magnetons, or None), `log` (path), `time_limit` (s). It may hold
             `task`, `mesh` (k-points), `solver` (of failures.Solver), `displaced` (lists of fractional coordinates),
             `path` (fractional k-points) and `dense_mesh`.
     """
@@ -63,13 +63,20 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _relax(atoms: Atoms, job: dict[str, Any], log: TimedLog) -> dict[str, Any]:
-    """Relax the volume, then shape and positions where they can relax, and return the last point's results."""
+    """Relax the volume, then shape and positions where they can relax, and return the last point's results.
+
+    The mesh is the one that the relaxed volume asks for, whatever cell came in: the same crystal from two starts, or
+    an element and its own reference, must not differ by a mesh.
+    """
     atoms.calc, mesh = _gpaw(atoms, job, log)
     pulay_stress, converged = 0.0, True
     if job["relax"] != "none":
-        pulay_stress, energy = _relax_volume(atoms)
-    if job["relax"] == "volume":  # the curve's minimum is as good as one more calculation there
-        return {"energy_per_atom": energy / len(atoms)}
+        pulay_stress = _relax_volume(atoms)
+        for _ in range(job["settings"]["max_remeshes"]):
+            if _mesh(atoms, job) == mesh:
+                break
+            atoms.calc, mesh = _gpaw(atoms, job, log)
+            pulay_stress = _relax_volume(atoms)
     if job["relax"] == "full":
         converged = _relax_shape(atoms, pulay_stress, job)
     return _results(atoms, mesh, pulay_stress) | {"is_converged": converged}
@@ -109,14 +116,9 @@ def _static(atoms: Atoms, job: dict[str, Any], log: TimedLog) -> dict[str, Any]:
 
 
 def _gpaw(atoms: Atoms, job: dict[str, Any], log: TimedLog) -> tuple[Any, list[int]]:
-    from ase.calculators.calculator import kpts2sizeandoffsets
     from gpaw import GPAW, PW, FermiDirac, Mixer, MixerSum
 
-    settings, solver = job["settings"], job.get("solver") or {}
-    mesh = job.get("mesh") or [1, 1, 1]
-    if not job["is_molecule"] and not job.get("mesh"):
-        size, _ = kpts2sizeandoffsets(density=settings["kpoint_density"], gamma=True, atoms=atoms)
-        mesh = [int(n) for n in size]
+    settings, solver, mesh = job["settings"], job.get("solver") or {}, _mesh(atoms, job)
     extra: dict[str, Any] = {}
     if solver.get("mixing") is not None:
         mixer = MixerSum if job["magnetic_moments"] is not None else Mixer
@@ -139,14 +141,24 @@ def _gpaw(atoms: Atoms, job: dict[str, Any], log: TimedLog) -> tuple[Any, list[i
     return calc, mesh
 
 
-def _relax_volume(atoms: Atoms) -> tuple[float, float]:
+def _mesh(atoms: Atoms, job: dict[str, Any]) -> list[int]:
+    """Return the mesh that was asked for, or the one that the density of k-points and the cell ask for."""
+    from ase.calculators.calculator import kpts2sizeandoffsets
+
+    if job.get("mesh") or job["is_molecule"]:
+        return list(job.get("mesh") or [1, 1, 1])
+    size, _ = kpts2sizeandoffsets(density=job["settings"]["kpoint_density"], gamma=True, atoms=atoms)
+    return [int(n) for n in size]
+
+
+def _relax_volume(atoms: Atoms) -> float:
     """Set the volume to the minimum of a second-order Birch-Murnaghan curve through three energies.
 
     The stress itself is no guide at a low cutoff: it holds the number of plane waves, not the cutoff. Its value at
     the energy's minimum is that error.
 
     Returns:
-        Mean normal stress, eV/Å^3, and energy, eV, at the minimum.
+        Mean normal stress at the minimum, eV/Å^3.
     """
     cell, centre, points = atoms.cell.array.copy(), 0.0, {}
     for _ in range(MAX_CENTRES):
@@ -164,8 +176,7 @@ def _relax_volume(atoms: Atoms) -> tuple[float, float]:
             break
         centre = round(centre + float(np.clip(best - centre, -STRAIN, STRAIN)) // STRAIN * STRAIN, 6)
     atoms.set_cell(cell * (1 + best), scale_atoms=True)
-    stress = np.polyval(np.polyfit(strains, stresses, 2), best)
-    return float(stress), float(np.polyval(quadratic, (1 + best) ** -2))
+    return float(np.polyval(np.polyfit(strains, stresses, 2), best))
 
 
 def _relax_shape(atoms: Atoms, pulay_stress: float, job: dict[str, Any]) -> bool:

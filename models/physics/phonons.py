@@ -16,7 +16,7 @@ from wyloop.models.physics.calculators import DEFAULT_CALCULATOR, calculator, ch
 from wyloop.models.physics.dft import DFTSettings, check_dft_elements, initial_moments, plain_settings
 from wyloop.models.physics.failures import Solver
 from wyloop.models.physics.gpaw_process import GPAWInstallation, run_gpaw
-from wyloop.models.physics.statics import HARD_ELEMENTS, mesh_of
+from wyloop.models.physics.statics import mesh_of
 from wyloop.models.wyckoff.encode import standardize
 
 N_ACOUSTIC = 3
@@ -74,12 +74,14 @@ class DFTPhononSettings:
     """Protocol whose crystal it takes, at the minimum of the same energy."""
     displacement: float = 0.02
     """Å."""
-    cutoff: float = 400.0
-    """eV, of soft elements."""
-    hard_cutoff: float = 500.0
-    """eV, where a hard element is there."""
+    cutoff: float = 500.0
+    """eV, as the relaxation's."""
     kpoint_density: float = 3.0
-    """k-points per Å^-1 of reciprocal lattice (including 2 pi)."""
+    """k-points per Å^-1 of reciprocal lattice (including 2 pi), of metals and small gaps."""
+    insulator_kpoint_density: float = 2.0
+    """The same where the gap is larger."""
+    small_gap: float = 1.0
+    """eV."""
     smearing: float = 0.05
     """eV."""
     energy_tolerance: float = 1e-6
@@ -106,6 +108,7 @@ def dft_gamma_phonons(
     crystal: Crystal,
     settings: DFTPhononSettings | None = None,
     *,
+    gap: float | None = None,
     born: BornCharges | None = None,
     solver: Solver | None = None,
     log: Path | None = None,
@@ -116,6 +119,7 @@ def dft_gamma_phonons(
     Args:
         crystal: Any cell of a crystal relaxed at the light settings of dft.py.
         settings: Defaults to `DFTPhononSettings()`.
+        gap: By a lighter calculation, eV; None is not known.
         born: Charges for the non-analytical correction; without them there are transverse modes only.
         solver: How to go about it.
         log: GPAW's text output.
@@ -128,16 +132,19 @@ def dft_gamma_phonons(
     check_dft_elements(crystal.species)
     settings, primitive = settings or DFTPhononSettings(), standardize(crystal)
     light = DFTSettings(
-        cutoff=settings.hard_cutoff if not HARD_ELEMENTS.isdisjoint(primitive.species) else settings.cutoff,
+        cutoff=settings.cutoff,
         smearing=settings.smearing,
         energy_tolerance=settings.energy_tolerance,
         density_tolerance=settings.density_tolerance,
     )
 
+    is_fine = gap is None or gap < settings.small_gap
+    density = settings.kpoint_density if is_fine else settings.insulator_kpoint_density
+
     def forces(cells: list[Any]) -> NDArray[np.float64]:
         task = {
             "task": "forces",
-            "mesh": mesh_of(primitive, settings.kpoint_density),
+            "mesh": mesh_of(primitive, density),
             "displaced": [cell.scaled_positions.tolist() for cell in cells],
         }
         found = run_gpaw(
@@ -164,18 +171,22 @@ def dft_gamma_phonons(
 
 
 def gamma_phonons(
-    crystal: Crystal, settings: PhononSettings | None = None, ase_calculator: Calculator | None = None
+    crystal: Crystal,
+    settings: PhononSettings | None = None,
+    ase_calculator: Calculator | None = None,
+    *,
+    born: BornCharges | None = None,
 ) -> GammaPhonons:
     """Calculate the phonons at Gamma of a relaxed crystal.
 
-    Displacements are reduced by symmetry, the acoustic sum rule is imposed on the force constants. No splitting of
-    longitudinal and transverse modes: that needs Born charges.
+    Displacements are reduced by symmetry, the acoustic sum rule is imposed on the force constants.
 
     Args:
         crystal: Any cell of a relaxed crystal.
         settings: Defaults to `PhononSettings()`.
         ase_calculator: Forces to use instead of the settings' calculator's, for example DFT's; the result is then no
             pre-screen.
+        born: Charges for the non-analytical correction; without them there are transverse modes only.
 
     Raises:
         CalculatorError: The calculator is missing, does not know an element, or fails.
@@ -193,6 +204,7 @@ def gamma_phonons(
         lambda cells: np.array([_forces(cell, chosen) for cell in cells]),
         tolerance=settings.tolerance,
         is_prescreen=is_prescreen,
+        born=born,
     )
 
 

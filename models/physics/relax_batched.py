@@ -5,20 +5,17 @@ results are those of `relax` but for the order of float32 sums. Only CHGNet comp
 """
 
 import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
 
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import CalculatorError, WyloopError
-from wyloop.models.physics.calculators import DEFAULT_CALCULATOR, check_elements, chgnet_model, one_thread
+from wyloop.models.physics.calculators import DEFAULT_CALCULATOR, check_elements, chgnet_results, one_thread
 from wyloop.models.physics.relax import Relaxation, RelaxationSettings, relax_with
 from wyloop.models.wyckoff.encode import standardize
 
@@ -109,32 +106,11 @@ class _Meeting:
                 batch, self.waiting = self.waiting, []
             if not batch:
                 return
-            answers = _predict([atoms for atoms, _ in batch])
+            answers = chgnet_results([atoms for atoms, _ in batch])
             with self.changed:
                 for (_, answer), told in zip(batch, answers, strict=True):
                     answer.append(told)
                 self.changed.notify_all()
-
-
-def _predict(cells: list[Atoms]) -> list[dict[str, Any] | Exception]:
-    """Return what CHGNet says of each cell; what has no graph has its error."""
-    model = chgnet_model()
-    answers: list[dict[str, Any] | Exception | None] = [None] * len(cells)
-    graphs, places = [], []
-    with warnings.catch_warnings():
-        # torch 2.13 warns of how chgnet 0.4.2 makes the volume a scalar, which it needs no gradient of.
-        warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad", category=UserWarning)
-        for place, atoms in enumerate(cells):
-            try:
-                graphs.append(model.graph_converter(Crystal.from_ase(atoms).to_pymatgen()))
-                places.append(place)
-            except (RuntimeError, ValueError) as error:
-                answers[place] = error
-        if graphs:
-            told = model.predict_graph(graphs, task="efs", batch_size=len(graphs))
-            for place, one in zip(places, told if isinstance(told, list) else [told], strict=True):
-                answers[place] = one
-    return [answer if answer is not None else RuntimeError("CHGNet said nothing") for answer in answers]
 
 
 class _Batched(Calculator):  # type: ignore[misc]  # ASE is only partly typed
@@ -154,8 +130,4 @@ class _Batched(Calculator):  # type: ignore[misc]  # ASE is only partly typed
     ) -> None:
         """Calculate energy (eV), forces (eV/Å) and stress (eV/Å^3)."""
         super().calculate(atoms, properties, system_changes)
-        told = self.meeting.ask(self.atoms)
-        energy = float(told["e"]) * len(self.atoms)
-        stress = full_3x3_to_voigt_6_stress(np.asarray(told["s"], dtype=float) * units.GPa)
-        forces = np.asarray(told["f"], dtype=float)
-        self.results = {"energy": energy, "free_energy": energy, "forces": forces, "stress": stress}
+        self.results = self.meeting.ask(self.atoms)

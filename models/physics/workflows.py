@@ -1,7 +1,8 @@
 """Workflows as data: which protocols a candidate goes through, in which order, and which verdicts promote it.
 
-A workflow has the name and version of the protocol that it leads to: who asks for `gpaw-gamma/1` gets the force field's
-relaxation, DFT's, a static calculation and DFT's phonons. Protocols that two workflows share are computed once.
+A workflow has the name and version of the protocol that it leads to or that decides in it: who asks for `gpaw-gamma/1`
+gets the force field's relaxation, DFT's, a static calculation and DFT's phonons, and where these find it stable bands
+and thermoelectrics. Protocols that two workflows share are computed once.
 """
 
 import hashlib
@@ -74,8 +75,11 @@ class Workflow:
 _SCREEN = Step("mlip-screen/1")
 _PRE_SCREEN = Step("mlip-gamma/1", ("mlip-screen/1",))
 _DFT = (_SCREEN, Step("gpaw-pbe/1", ("mlip-screen/1",), needs_references=True), Step("gpaw-static/1", ("gpaw-pbe/1",)))
-_GAMMA = (*_DFT, Step("gpaw-gamma/1", ("gpaw-pbe/1",)))
 _IS_SEMICONDUCTOR = {"gpaw-static/1": {"is_metal": False}}
+_BANDS = Step("gpaw-bands/1", ("gpaw-pbe/1", "gpaw-static/1"))
+_TRANSPORT = Step("gpaw-transport/1", ("gpaw-static/1", "gpaw-bands/1"), only_if=_IS_SEMICONDUCTOR)
+_GAMMA = Step("gpaw-gamma/1", ("gpaw-pbe/1",))
+_BANDS_IF_STABLE = Step("gpaw-bands/1", (*_BANDS.after, "gpaw-gamma/1"), only_if={"gpaw-gamma/1": {"is_stable": True}})
 
 WORKFLOWS = {
     workflow.identifier: workflow
@@ -83,16 +87,8 @@ WORKFLOWS = {
         Workflow("mlip-screen", 1, (_SCREEN,)),
         Workflow("mlip-gamma", 1, (_SCREEN, _PRE_SCREEN)),
         Workflow("gpaw-pbe", 1, _DFT),
-        Workflow("gpaw-gamma", 1, _GAMMA),
-        Workflow(
-            "gpaw-bands",
-            1,
-            (
-                *_DFT,
-                Step("gpaw-bands/1", ("gpaw-pbe/1", "gpaw-static/1")),
-                Step("gpaw-transport/1", ("gpaw-static/1", "gpaw-bands/1"), only_if=_IS_SEMICONDUCTOR),
-            ),
-        ),
+        Workflow("gpaw-gamma", 1, (*_DFT, _GAMMA, _BANDS_IF_STABLE, _TRANSPORT)),
+        Workflow("gpaw-bands", 1, (*_DFT, _BANDS, _TRANSPORT)),
         Workflow("mp-vasp", 1, (_SCREEN, Step("mp-vasp/1", ("mlip-screen/1",)))),
     )
 }

@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 logger = logging.getLogger(__name__)
 
-EVERY = int(os.environ.get("WYLOOP_CRASH_EVERY", "12"))
+EVERY = int(os.environ.get("WYLOOP_CRASH_EVERY", "24"))
 SEED = os.environ.get("WYLOOP_CRASH_SEED", "0")
 STOPPED = float(os.environ.get("WYLOOP_CRASH_STOPPED", "2"))  # s
 POLICY = {

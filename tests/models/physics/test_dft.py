@@ -24,6 +24,10 @@ from wyloop.models.wyckoff.encode import encode
 QUICK = DFTSettings(cutoff=300.0, kpoint_density=1.5)
 HERE = GPAWInstallation("environment")
 OUTSIDE = GPAWInstallation("external", (sys.executable,))
+DEBIAN = GPAWInstallation("external", ("/usr/bin/gpaw", "python"))
+EXTERNAL = [pytest.param(OUTSIDE, id="this Python")]
+if Path(DEBIAN.command[0]).exists():  # apt-get install gpaw gpaw-data
+    EXTERNAL.append(pytest.param(DEBIAN, id="Debian's"))
 
 
 def test_band_gap_of_eigenvalues() -> None:
@@ -86,6 +90,16 @@ def test_both_ways_to_run_gpaw_agree() -> None:
 
 
 @pytest.mark.dft
+def test_an_element_costs_nothing_to_form_from_itself() -> None:
+    """The reference starts from 5.43 Å, where this density asks for 3 k-points; at 5.47 Å it asks for 2."""
+    coarse = DFTSettings(cutoff=180.0, kpoint_density=1.0)
+    silicon = dft_relax_and_static(Crystal.from_ase(bulk("Si", a=5.47)), coarse)
+    assert silicon.energy_per_atom == pytest.approx(dft_reference_energy("Si", coarse), abs=1e-3)
+    without = replace(coarse, max_remeshes=0)  # 0.92 eV an atom by the mesh alone
+    assert dft_reference_energy("Si", without) < silicon.energy_per_atom - 0.5
+
+
+@pytest.mark.dft
 @pytest.mark.parametrize("gpaw", [HERE, OUTSIDE])
 def test_time_limit(gpaw: GPAWInstallation) -> None:
     with pytest.raises(CalculatorError, match="GPAW on Si2 took longer than 0 s; raise the time limit"):
@@ -106,15 +120,14 @@ def test_shape_relaxes_within_the_space_group() -> None:
 
 @pytest.mark.dft
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/usr/bin/gpaw").exists(), reason="Debian's gpaw: apt-get install gpaw gpaw-data")
-def test_debian_s_gpaw_relaxes_shapes_and_follows_paths() -> None:
-    debian = GPAWInstallation("external", ("/usr/bin/gpaw", "python"))
+@pytest.mark.parametrize("gpaw", EXTERNAL)
+def test_gpaw_as_another_process_relaxes_shapes_and_follows_paths(gpaw: GPAWInstallation) -> None:
     coarse = DFTSettings(cutoff=200.0, kpoint_density=1.0)
-    beryllium = dft_relax_and_static(Crystal.from_ase(bulk("Be", "hcp", a=2.23, c=3.72)), coarse, gpaw=debian)
+    beryllium = dft_relax_and_static(Crystal.from_ase(bulk("Be", "hcp", a=2.23, c=3.72)), coarse, gpaw=gpaw)
     assert beryllium.max_force < 0.05
     assert beryllium.band_gap == 0.0
     path = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
     settings = StaticSettings(cutoff=180.0, fine_kpoint_density=1.0)
-    silicon = dft_static(Crystal.from_ase(bulk("Si", a=5.47)), settings, path=path, gpaw=debian)
+    silicon = dft_static(Crystal.from_ase(bulk("Si", a=5.47)), settings, path=path, gpaw=gpaw)
     assert 0.4 < silicon.band_gap < 1.0
     assert len(silicon.raw["path_eigenvalues"][0]) == 2

@@ -6,7 +6,7 @@ from ase.calculators.lj import LennardJones
 from wyloop.models.crystal import Crystal
 from wyloop.models.errors import CalculatorError
 from wyloop.models.physics.calculators import UnsupportedElementsError
-from wyloop.models.physics.phonons import PhononSettings, gamma_phonons
+from wyloop.models.physics.phonons import BornCharges, PhononSettings, gamma_phonons
 from wyloop.models.physics.relax import relax
 
 
@@ -65,3 +65,25 @@ def test_failures_are_calculator_errors() -> None:
         gamma_phonons(Crystal(3.35 * np.eye(3), ("Po",), np.zeros((1, 3))))
     with pytest.raises(CalculatorError, match="isolated atom"):
         gamma_phonons(Crystal(15.0 * np.eye(3), ("Cu",), np.zeros((1, 3))))
+
+
+@pytest.mark.parametrize("width", [0.0, 8.0])
+def test_born_charges_lift_the_longitudinal_mode(width: float) -> None:
+    """Sodium chloride: what the macroscopic field adds to the square of the frequency follows from the charges alone.
+
+    Source: Born and Huang, Dynamical Theory of Crystal Lattices (1954), section 7.
+    """
+    crystal = relax(Crystal.from_ase(bulk("NaCl", "rocksalt", a=5.69))).crystal
+    signs = [1.0 if element == "Na" else -1.0 for element in crystal.species]
+    charge, dielectric = 1.1, 2.35  # elementary charges; measured: Lowndes and Martin, doi:10.1098/rspa.1969.0027
+    born = BornCharges(np.array([sign * charge * np.eye(3) for sign in signs]), dielectric * np.eye(3))
+    phonons = gamma_phonons(crystal, PhononSettings(min_supercell_length=width), born=born)
+    assert phonons.longitudinal_frequencies is not None
+    *transverse, longitudinal = phonons.longitudinal_frequencies[3:]
+    assert transverse == pytest.approx(phonons.frequencies[3:5], abs=1e-3)
+    reduced_mass = np.prod(masses := crystal.to_ase().get_masses()) / masses.sum() * 1.66053907e-27  # kg
+    added = (charge * 1.602176634e-19) ** 2 / (8.8541878e-12 * dielectric * crystal.volume * 1e-30 * reduced_mass)
+    expected = np.sqrt(transverse[0] ** 2 + added / (2 * np.pi * 1e12) ** 2)
+    assert longitudinal == pytest.approx(expected, rel=1e-3)
+    # Lyddane, Sachs and Teller: measured 5.9 / 2.35; the force field's transverse mode is too soft
+    assert 1.5 < (longitudinal / transverse[0]) ** 2 < 8.0

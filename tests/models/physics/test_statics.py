@@ -17,7 +17,7 @@ def test_settings_follow_from_elements_and_gap() -> None:
     oxide, mesh = derived_settings(MAGNESIA, 4.2, settings)
     assert (oxide.cutoff, oxide.smearing, oxide.setups, mesh) == (600.0, 0.01, {}, [8, 8, 8])
     semiconductor, mesh = derived_settings(SILICON, 0.6, settings)
-    assert (semiconductor.cutoff, mesh) == (450.0, [10, 10, 10])  # 8.02 points, made even
+    assert (semiconductor.cutoff, mesh) == (500.0, [10, 10, 10])  # 8.02 points, made even
     metal, _ = derived_settings(SILICON, 0.0, settings)
     assert metal.smearing == 0.1
     assert derived_settings(SILICON, None, settings)[0].kpoint_density == settings.fine_kpoint_density

@@ -15,7 +15,8 @@ def test_names_and_steps() -> None:
         "gpaw-bands/1",
         "mp-vasp/1",
     }
-    assert [step.kind for step in workflow("gpaw-gamma/1").steps] == ["relaxation", "dft", "static", "dft_phonon"]
+    kinds = [step.kind for step in workflow("gpaw-gamma/1").steps]
+    assert kinds == ["relaxation", "dft", "static", "dft_phonon", "bands", "transport"]
     with pytest.raises(CalculatorError, match=r"no workflow for protocol 'x/1'; expected one of gpaw-bands/1"):
         workflow("x/1")
 

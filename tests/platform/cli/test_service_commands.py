@@ -64,7 +64,7 @@ def test_a_worker_s_jobs_find_the_embedded_database(wyloop: Command, settings: A
         timeout=240,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ran 2 jobs\n", "")
-    assert wyloop("candidate", "show", added["candidate"], "--json").json["candidate"]["status"] == "validated"
+    assert wyloop("candidate", "show", added["candidate"], "--json").json["status"] == "validated"
 
 
 def test_doctor(wyloop: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
