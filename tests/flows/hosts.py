@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,8 @@ def _network(name: str, number: int) -> Iterator[str]:
     try:
         yield address
     finally:
-        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+        with suppress(OSError):
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
 def _ip(*arguments: str) -> None:
