@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wyloop.flows.authority import claim
+from wyloop.flows.dispatch import id_of, request
 from wyloop.flows.launchpad import insert_workflow, run_again
 from wyloop.flows.policy import Policy
 from wyloop.flows.write_back import write_materials
@@ -22,7 +23,6 @@ from wyloop.models.wyckoff.gene import Gene
 from wyloop.stores import calculations, campaigns, candidates
 from wyloop.stores.budget import dispatch_within, reserve_within
 from wyloop.stores.by_hand import add_by_hand
-from wyloop.stores.calculations import CalculationRecord, calculation_id
 from wyloop.stores.candidates import CandidateRecord
 from wyloop.stores.connection import Store
 
@@ -142,22 +142,14 @@ def _request(
     *,
     is_forced: bool = False,
 ) -> str:
-    known = protocol(step.protocol)
-    identity = calculation_id(f"{kind} {subject}", known.identifier, known.hash)
+    identity = id_of(kind, subject, step.protocol)
     if is_forced:
         found = [one for one in calculations.of_subjects(store, [subject]) if one.calculation_id.startswith(identity)]
         identity = f"{identity}-{len(found) + 1}" if found else identity
-    record = CalculationRecord(
-        calculation_id=identity,
-        candidate_id=candidate.candidate_id,
-        round_id=candidate.round_id,
-        kind=kind,
-        subject=subject,
-        protocol=known.identifier,
-        protocol_hash=known.hash,
-        inputs=tuple(inputs),
-    )
-    calculations.request_calculation(store, record)
+    request(
+        store, identity, kind, subject, step.protocol,
+        candidate_id=candidate.candidate_id, round_id=candidate.round_id, inputs=inputs,
+    )  # fmt: skip
     return identity
 
 

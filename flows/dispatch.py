@@ -48,12 +48,31 @@ def ask_for(
     Returns:
         The calculation's id.
     """
-    chosen = protocol(protocol_identifier)
     identity = id_of(kind, subject, protocol_identifier)
+    request(
+        store, identity, kind, subject, protocol_identifier,
+        candidate_id=candidate_id, round_id=record.round_id, inputs=inputs,
+    )  # fmt: skip
+    return identity
+
+
+def request(
+    store: Store,
+    identity: str,
+    kind: str,
+    subject: str,
+    protocol_identifier: str,
+    *,
+    candidate_id: str | None,
+    round_id: str | None,
+    inputs: Sequence[Crystal],
+) -> None:
+    """Record that a calculation of this identity is wanted; arguments as `ask_for` has them."""
+    chosen = protocol(protocol_identifier)
     wanted = CalculationRecord(
         calculation_id=identity,
         candidate_id=candidate_id,
-        round_id=record.round_id,
+        round_id=round_id,
         kind=kind,
         subject=subject,
         protocol=chosen.identifier,
@@ -61,7 +80,6 @@ def ask_for(
         inputs=tuple(inputs),
     )
     calculations.request_calculation(store, wanted)
-    return identity
 
 
 def id_of(kind: str, subject: str, protocol_identifier: str) -> str:
